@@ -24,11 +24,8 @@ use super::invoke::describe;
 use super::problem;
 use super::routes::{Unanswered, log_cause, panic_message};
 use crate::error::Failure;
-use crate::router::{Answer, Call, Router};
+use crate::router::{Answer, Call, EVENTS_BUFFERED, Router};
 use crate::sandbox::{Event, Payload};
-
-/// Events that wait for the caller before the worker has to.
-const BUFFERED: usize = 64;
 
 /// How long the response's head waits for the first event. A call that fails before its worker starts
 /// (unknown capability, invalid input) fails within a millisecond: it is then answered with its own
@@ -49,7 +46,7 @@ pub(super) async fn answer(
     mut call: Call,
     id: Arc<str>,
 ) -> Result<Response, Failure> {
-    let (sender, mut events) = mpsc::channel(BUFFERED);
+    let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
     call.events = Some(sender);
     let mut call = Running(tokio::spawn(async move { router.invoke(call).await }));
 
@@ -150,7 +147,7 @@ impl Feed {
         let mut events = Vec::new();
         let received = tokio::select! {
             biased;
-            received = self.events.recv_many(&mut events, BUFFERED) => received,
+            received = self.events.recv_many(&mut events, EVENTS_BUFFERED) => received,
             () = tokio::time::sleep(HEARTBEAT) => {
                 self.text.push_str(":\n\n");
                 return true;

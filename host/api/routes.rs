@@ -1,11 +1,13 @@
 //! The routes, and the layer around all of them: request id, door, panics, problems, log.
 
 use std::any::Any;
+use std::error::Error;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, Method, Uri};
@@ -20,7 +22,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke};
+use super::{Settings, invoke, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::router::Router;
@@ -34,6 +36,8 @@ pub(super) struct Shared {
     pub router: Arc<Router>,
     pub input_bytes: usize,
     pub body_timeout: Duration,
+    /// Where this host is reached, as capabilities name it.
+    url: String,
     door: Arc<Door>,
 }
 
@@ -58,13 +62,14 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         router,
         input_bytes: settings.input_bytes,
         body_timeout: settings.body_timeout,
+        url: format!("http://{bound}"),
         door: door.clone(),
     });
     let mut routes = Routes::new()
         .route("/invoke/{verb}/{name}", post(invoke::by_name))
         .route("/invoke/{verb}", post(invoke::by_verb))
-        .route("/capabilities", get(capabilities))
-        .route("/workers", get(workers))
+        .route("/capabilities", get(list_capabilities))
+        .route("/workers", get(list_workers))
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -187,14 +192,18 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
     Refusal(Failure::new(Code::MethodNotAllowed, message))
 }
 
-async fn capabilities(State(shared): State<Arc<Shared>>, uri: Uri) -> Result<Response, Refusal> {
-    let filter = filter(query(&uri)?)?;
-    let capabilities = shared.router.registry().snapshot().capabilities(&filter);
+async fn list_capabilities(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let Query(filter) = Query::<Filter>::try_from_uri(&uri).map_err(bad_query)?;
+    let snapshot = shared.router.registry().snapshot();
+    let capabilities = snapshot.capabilities(&filter, &shared.url);
     Ok(Json(json!({ "capabilities": capabilities })).into_response())
 }
 
-async fn workers(State(shared): State<Arc<Shared>>) -> Response {
-    Json(shared.router.registry().snapshot().workers()).into_response()
+async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
+    Json(workers::view(&shared.router.registry().snapshot())).into_response()
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
@@ -211,9 +220,22 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
 /// The query's pairs, decoded, in order.
 pub(super) fn query(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
-    pairs
-        .map(|Query(pairs)| pairs)
-        .map_err(|error| Failure::new(Code::InvalidRequest, error.body_text()))
+    pairs.map(|Query(pairs)| pairs).map_err(bad_query)
+}
+
+fn bad_query(error: QueryRejection) -> Failure {
+    Failure::new(
+        Code::InvalidRequest,
+        format!("the query is not accepted: {}", innermost(&error)),
+    )
+}
+
+/// Axum's own words come first in the chain; the last says what is wrong.
+fn innermost(mut error: &dyn Error) -> &dyn Error {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }
 
 /// A semver requirement from a query, `^1` or `>=1.2, <3`.
@@ -224,37 +246,4 @@ pub(super) fn requirement(text: &str) -> Result<VersionReq, Failure> {
             format!("version is no semver requirement, such as ^1: {error}"),
         )
     })
-}
-
-fn filter(pairs: Vec<(String, String)>) -> Result<Filter, Failure> {
-    const NAMES: &str = "verb, name, version, worker_id, runtime, env_profile, max_latency_p95";
-    let invalid = |message: String| Failure::new(Code::InvalidRequest, message);
-    let mut filter = Filter::default();
-    for (name, value) in pairs {
-        let twice = match name.as_str() {
-            "verb" => filter.verb.replace(value).is_some(),
-            "name" => filter.name.replace(value).is_some(),
-            "version" => filter.version.replace(requirement(&value)?).is_some(),
-            "worker_id" => filter.worker_id.replace(value).is_some(),
-            "runtime" => filter.runtime.replace(value).is_some(),
-            "env_profile" => filter.env_profile.replace(value).is_some(),
-            "max_latency_p95" => {
-                let limit = value
-                    .parse()
-                    .map_err(|_| invalid(format!("{name} takes whole milliseconds")))?;
-                filter.max_latency_p95.replace(limit).is_some()
-            }
-            _ => {
-                return Err(invalid(format!(
-                    "there is no filter {name:?}; the filters are {NAMES}"
-                )));
-            }
-        };
-        if twice {
-            return Err(invalid(format!(
-                "the filter {name} stands twice; each may stand once"
-            )));
-        }
-    }
-    Ok(filter)
 }
