@@ -4,3 +4,5 @@
 //! `docs/architecture.md` is the map.
 
 pub mod error;
+
+pub mod toolchain;
