@@ -105,7 +105,11 @@ pub fn build(request: &BuildRequest, progress: Progress<'_>) -> Result<Vec<Built
         // Asked per source: rust-toolchain.toml files decide by directory.
         let compiler = Compiler::choose(&source.directory, &request, progress)?;
         let target_dir = request.target_dir.join(format!("guests-{}", compiler.key));
-        let purpose = format!("builds {} into {}", source.directory.display(), request.out.display());
+        let purpose = format!(
+            "builds {} into {}",
+            source.directory.display(),
+            request.out.display()
+        );
         let _lock = Lock::take(&target_dir.with_extension("lock"), &purpose, progress)?;
         for guest in &source.guests {
             let bytes = guest.compile(source, &compiler, &target_dir, request.offline, progress)?;
@@ -118,7 +122,11 @@ pub fn build(request: &BuildRequest, progress: Progress<'_>) -> Result<Vec<Built
 fn absolute(request: &BuildRequest) -> Result<BuildRequest, BuildError> {
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(BuildError::io("find", path));
     Ok(BuildRequest {
-        crates: request.crates.iter().map(absolute).collect::<Result<_, _>>()?,
+        crates: request
+            .crates
+            .iter()
+            .map(absolute)
+            .collect::<Result<_, _>>()?,
         out: absolute(&request.out)?,
         target_dir: absolute(&request.target_dir)?,
         cache_dir: absolute(&request.cache_dir)?,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::process::{self, Ended, Seen, command};
-use super::{BuildError, Event, Progress, Unit, megabytes, step};
+use super::{BuildError, Event, Progress, TARGET, Unit, megabytes, step};
 
 /// The compiler, and the source of its standard library.
 const WANTED: [&str; 2] = ["rustc-web", "rust-web-src"];
@@ -46,17 +46,25 @@ impl Apt {
             let part = directory.join(part);
             fs::create_dir_all(&part).map_err(BuildError::io("create", &part))?;
         }
-        let apt = Self { directory: directory.to_owned() };
+        let apt = Self {
+            directory: directory.to_owned(),
+        };
         let file = apt.settings();
         fs::write(&file, settings(directory)).map_err(BuildError::io("write", &file))?;
         step(progress, "reading Debian's package lists", || {
             let update = process::output(apt.get().arg("update"))?;
             // One unreachable source of several is no reason to stop: what counts is what is found.
-            if process::output(apt.cache().arg("show").args(WANTED))?.status.success() {
+            if process::output(apt.cache().arg("show").args(WANTED))?
+                .status
+                .success()
+            {
                 return Ok(());
             }
             if update.stderr.contains("Failed to fetch") || !update.status.success() {
-                return Err(BuildError::failed("`apt-get update`", update.stderr.trim_end()));
+                return Err(BuildError::failed(
+                    "`apt-get update`",
+                    update.stderr.trim_end(),
+                ));
             }
             Err(BuildError::NoTarget {
                 why: format!("this system's packages hold no {}", WANTED.join(" and ")),
@@ -79,11 +87,14 @@ impl Apt {
             .iter()
             .map(|package| format!("{} {}", package.name(), megabytes(package.size)))
             .collect();
-        let what = format!(
-            "downloading {} Debian packages, {}, to a private directory ({})",
-            packages.len(),
-            megabytes(total),
+        progress(Event::Note(&format!(
+            "this compiler lacks {TARGET}; Debian's is prepared in a private directory, this once: {}",
             each.join(", ")
+        )));
+        let what = format!(
+            "downloading {} Debian packages, {}",
+            packages.len(),
+            megabytes(total)
         );
         let archives = self.directory.join("archives");
         step(progress, &what, || {
@@ -104,17 +115,25 @@ impl Apt {
                 Err(BuildError::failed("`apt-get download`", errors.trim_end()))
             }
         })?;
-        Ok(packages.iter().map(|package| archives.join(&package.file)).collect())
+        Ok(packages
+            .iter()
+            .map(|package| archives.join(&package.file))
+            .collect())
     }
 
     /// The packages to fetch: versions are Debian's affair, so the names come from the lists.
     fn names(&self) -> Result<Vec<String>, BuildError> {
         let mut depends = self.cache();
-        depends.args(["depends", "--recurse", "--important"]).args(WANTED);
+        depends
+            .args(["depends", "--recurse", "--important"])
+            .args(WANTED);
         let listed = process::succeed(&mut depends, "`apt-cache depends`")?;
         let mut names: Vec<String> = WANTED.map(str::to_owned).to_vec();
         // Unindented lines name the packages of the closure.
-        let closure = listed.stdout.lines().filter(|line| !line.starts_with([' ', '|', '<']));
+        let closure = listed
+            .stdout
+            .lines()
+            .filter(|line| !line.starts_with([' ', '|', '<']));
         names.extend(
             closure
                 .filter(|name| NEEDED.iter().any(|needed| name.starts_with(needed)))
@@ -123,11 +142,20 @@ impl Apt {
 
         // Shared libraries that the compiler loads and the machine lacks. Where dpkg's database is in
         // disorder apt refuses to answer; the compiler's own start then shows whether one is missing.
-        let libraries = names.iter().filter(|name| name.starts_with("lib") && !name.ends_with("-dev"));
+        let libraries = names
+            .iter()
+            .filter(|name| name.starts_with("lib") && !name.ends_with("-dev"));
         let mut install = self.get();
-        install.args(["--print-uris", "--no-install-recommends", "install"]).args(libraries);
+        install
+            .args(["--print-uris", "--no-install-recommends", "install"])
+            .args(libraries);
         let Ended { stdout, .. } = process::output(&mut install)?;
-        names.extend(stdout.lines().filter_map(Package::parse).map(|package| package.name().to_owned()));
+        names.extend(
+            stdout
+                .lines()
+                .filter_map(Package::parse)
+                .map(|package| package.name().to_owned()),
+        );
         names.sort();
         names.dedup();
         Ok(names)
@@ -167,11 +195,19 @@ fn settings(directory: &Path) -> String {
 }
 
 /// Unpacks archives side by side into one tree.
-pub(super) fn unpack(archives: &[PathBuf], tree: &Path, progress: Progress<'_>) -> Result<(), BuildError> {
+pub(super) fn unpack(
+    archives: &[PathBuf],
+    tree: &Path,
+    progress: Progress<'_>,
+) -> Result<(), BuildError> {
     let total = archives.len() as u64;
     step(progress, &format!("unpacking {total} packages"), || {
         for (done, archive) in archives.iter().enumerate() {
-            progress(Event::Advanced { done: done as u64, total, unit: Unit::Packages });
+            progress(Event::Advanced {
+                done: done as u64,
+                total,
+                unit: Unit::Packages,
+            });
             let mut dpkg = command("dpkg");
             dpkg.arg("-x").arg(archive).arg(tree);
             process::succeed(&mut dpkg, &format!("unpacking {}", archive.display()))?;
@@ -181,7 +217,9 @@ pub(super) fn unpack(archives: &[PathBuf], tree: &Path, progress: Progress<'_>) 
 }
 
 fn size_of_files(directory: &Path) -> u64 {
-    let Ok(entries) = fs::read_dir(directory) else { return 0 };
+    let Ok(entries) = fs::read_dir(directory) else {
+        return 0;
+    };
     entries
         .flatten()
         .filter_map(|entry| entry.metadata().ok())

@@ -27,7 +27,11 @@ pub(super) struct Compiler {
 
 impl Compiler {
     /// The compiler for crates in `directory`.
-    pub fn choose(directory: &Path, request: &BuildRequest, progress: Progress<'_>) -> Result<Self, BuildError> {
+    pub fn choose(
+        directory: &Path,
+        request: &BuildRequest,
+        progress: Progress<'_>,
+    ) -> Result<Self, BuildError> {
         // A user who sets RUSTC says which compiler is the active one.
         let own = env::var_os("RUSTC");
         let active = About::ask(own.as_deref().unwrap_or("rustc".as_ref()), directory)?;
@@ -46,7 +50,11 @@ impl Compiler {
         Self {
             rustc,
             tools,
-            key: format!("{}-{}", about.release(), digest.get(..8).unwrap_or_default()),
+            key: format!(
+                "{}-{}",
+                about.release(),
+                digest.get(..8).unwrap_or_default()
+            ),
             std_source: (
                 about.sysroot.join("lib/rustlib/src/rust"),
                 format!("/rustc/{}", commit.unwrap_or(about.release())),
@@ -83,7 +91,15 @@ impl About {
             let what = format!("`{} {}`", rustc.display(), argument.join(" "));
             process::succeed(command(rustc).args(argument).current_dir(directory), &what)
         };
-        let places = ask(&["--print", "sysroot", "--print", "target-libdir", "--target", TARGET])?.stdout;
+        let places = ask(&[
+            "--print",
+            "sysroot",
+            "--print",
+            "target-libdir",
+            "--target",
+            TARGET,
+        ])?
+        .stdout;
         let mut places = places.lines().map(PathBuf::from);
         Ok(Self {
             version: ask(&["-vV"])?.stdout,

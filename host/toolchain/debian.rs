@@ -28,7 +28,11 @@ LD_LIBRARY_PATH="$root/compiler${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" exec "$roo
 "#;
 
 /// The private toolchain's rustc, which is made first if it is not there yet.
-pub(super) fn toolchain(cache_dir: &Path, offline: bool, progress: Progress<'_>) -> Result<PathBuf, BuildError> {
+pub(super) fn toolchain(
+    cache_dir: &Path,
+    offline: bool,
+    progress: Progress<'_>,
+) -> Result<PathBuf, BuildError> {
     let toolchains = cache_dir.join("toolchain");
     let key = format!("{}-{}-{RECIPE}", system(), env::consts::ARCH);
     let root = toolchains.join(&key);
@@ -85,7 +89,12 @@ fn assemble(unpacked: &Path, root: &Path) -> Result<(), BuildError> {
     let host_name = host.file_name().unwrap_or_default();
     let compiler = root.join("compiler");
     let host_libraries = root.join("lib/rustlib").join(host_name);
-    for directory in [&root.join("bin"), &compiler, &host_libraries, &target_libraries(root)] {
+    for directory in [
+        &root.join("bin"),
+        &compiler,
+        &host_libraries,
+        &target_libraries(root),
+    ] {
         fs::create_dir_all(directory).map_err(BuildError::io("create", directory))?;
     }
 
@@ -94,7 +103,9 @@ fn assemble(unpacked: &Path, root: &Path) -> Result<(), BuildError> {
     for libraries in ["usr/lib", "lib"] {
         let libraries = unpacked.join(libraries);
         // Shared libraries lie in Debian's directory for the architecture, x86_64-linux-gnu.
-        let Ok(libraries) = find(&libraries, |name| name.ends_with("-linux-gnu")) else { continue };
+        let Ok(libraries) = find(&libraries, |name| name.ends_with("-linux-gnu")) else {
+            continue;
+        };
         for file in entries(&libraries)? {
             let name = file.file_name().unwrap_or_default();
             if name.to_string_lossy().contains(".so") {
@@ -105,14 +116,20 @@ fn assemble(unpacked: &Path, root: &Path) -> Result<(), BuildError> {
 
     let rustc = root.join("bin/rustc");
     fs::write(&rustc, WRAPPER).map_err(BuildError::io("write", &rustc))?;
-    fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755)).map_err(BuildError::io("write", &rustc))
+    fs::set_permissions(&rustc, fs::Permissions::from_mode(0o755))
+        .map_err(BuildError::io("write", &rustc))
 }
 
 /// Compiles the standard library for the guests' target, by way of an empty crate.
 ///
 /// The crate lies above the source: cargo then names the library's crates by relative paths, and the
 /// result does not depend on where the cache is.
-fn compile_std(work: &Path, root: &Path, source: &Path, progress: Progress<'_>) -> Result<(), BuildError> {
+fn compile_std(
+    work: &Path,
+    root: &Path,
+    source: &Path,
+    progress: Progress<'_>,
+) -> Result<(), BuildError> {
     let manifest = work.join("Cargo.toml");
     let library = work.join("empty.rs");
     fs::write(&manifest, STUB).map_err(BuildError::io("write", &manifest))?;
@@ -133,7 +150,14 @@ fn compile_std(work: &Path, root: &Path, source: &Path, progress: Progress<'_>) 
     ];
     let mut cargo = process::cargo();
     cargo
-        .args(["build", "--release", "-Zbuild-std=std,panic_abort", "--target", TARGET])
+        .args([
+            "build",
+            "--release",
+            "-Zbuild-std=std,panic_abort",
+            "-Zbuild-std-features=",
+            "--target",
+            TARGET,
+        ])
         .arg("--target-dir")
         .arg(&target_dir)
         .current_dir(work)
@@ -141,7 +165,9 @@ fn compile_std(work: &Path, root: &Path, source: &Path, progress: Progress<'_>) 
         .env(BOOTSTRAP, "1")
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
     let what = format!("compiling the standard library for {TARGET}, this once");
-    step(progress, &what, || guest::run(&mut cargo, &what, progress).map(drop))?;
+    step(progress, &what, || {
+        guest::run(&mut cargo, &what, progress).map(drop)
+    })?;
 
     let made = target_dir.join(TARGET).join("release/deps");
     for file in entries(&made)? {
@@ -171,7 +197,9 @@ panic = "abort"
 fn system() -> String {
     let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let field = |name: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let value = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         value.unwrap_or("unknown").trim_matches('"').to_owned()
     };
     format!("{}-{}", field("ID"), field("VERSION_ID"))
@@ -215,7 +243,9 @@ fn rename(from: &Path, to: &Path) -> Result<(), BuildError> {
 fn entries(directory: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let read = BuildError::io("read", directory);
     let entries = fs::read_dir(directory).map_err(&read)?;
-    entries.map(|entry| Ok(entry.map_err(&read)?.path())).collect()
+    entries
+        .map(|entry| Ok(entry.map_err(&read)?.path()))
+        .collect()
 }
 
 /// The entry of `directory` whose name fits.
@@ -224,7 +254,10 @@ fn find(directory: &Path, fits: impl Fn(&str) -> bool) -> Result<PathBuf, BuildE
         .into_iter()
         .find(|path| fits(&path.file_name().unwrap_or_default().to_string_lossy()))
         .ok_or_else(|| {
-            let output = format!("nothing in {} has the expected name; please report this", directory.display());
+            let output = format!(
+                "nothing in {} has the expected name; please report this",
+                directory.display()
+            );
             BuildError::failed("reading Debian's packages", output)
         })
 }

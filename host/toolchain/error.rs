@@ -16,9 +16,15 @@ pub enum BuildError {
     NoGuest(PathBuf),
 
     #[error("two guests would become `{name}.wasm`: {} and {}; rename one of the packages", .first.display(), .second.display())]
-    SameName { name: String, first: PathBuf, second: PathBuf },
+    SameName {
+        name: String,
+        first: PathBuf,
+        second: PathBuf,
+    },
 
-    #[error("the compiler has no standard library for wasm32-unknown-unknown, and {why}; run `rustup target add wasm32-unknown-unknown`")]
+    #[error(
+        "the compiler has no standard library for wasm32-unknown-unknown, and {why}; run `rustup target add wasm32-unknown-unknown`"
+    )]
     NoTarget { why: String },
 
     #[error(
@@ -36,24 +42,37 @@ pub enum BuildError {
     )]
     NotAComponent { package: String },
 
-    #[error("cargo compiled `{package}` and named no .wasm file; is its `crate-type` still \"cdylib\"?")]
+    #[error(
+        "cargo compiled `{package}` and named no .wasm file; is its `crate-type` still \"cdylib\"?"
+    )]
     NoArtifact { package: String },
 
     #[error("cannot run {program}: {source}; is it installed and on the PATH?")]
     CannotRun { program: String, source: io::Error },
 
     #[error("cannot {action} {}: {source}{hint}", .path.display(), hint = if source.kind() == io::ErrorKind::StorageFull { DISK_FULL } else { "" })]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 impl BuildError {
     /// For `map_err`: cannot `action` (a verb) `path`.
     pub(super) fn io(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Self {
-        move |source| Self::Io { action, path: path.to_owned(), source }
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
     }
 
     pub(super) fn failed(what: impl Into<String>, output: impl Into<String>) -> Self {
-        Self::Failed { what: what.into(), output: output.into() }
+        Self::Failed {
+            what: what.into(),
+            output: output.into(),
+        }
     }
 }
 
@@ -63,11 +82,22 @@ const DISK_FULL: &str = "; the disk is full: make room (a private toolchain take
 /// What tools write when the cause lies outside of the sources, and what to do about it.
 const CAUSES: &[(&str, &str)] = &[
     ("No space left on device", DISK_FULL),
-    ("initial memory too small", "; the guest's data needs more than the 2 MiB it starts with: put \
+    (
+        "initial memory too small",
+        "; the guest's data needs more than the 2 MiB it starts with: put \
       `rustflags = [\"-Clink-arg=--initial-memory=N\"]` with a larger multiple of 65536 under \
-      `[target.wasm32-unknown-unknown]` in its .cargo/config.toml"),
-    ("linker `wasm-component-ld` not found", "; the linker comes with rustup's toolchains, or from \
-      `cargo install wasm-component-ld`"),
+      `[target.wasm32-unknown-unknown]` in its .cargo/config.toml",
+    ),
+    (
+        "linker `wasm-component-ld` not found",
+        "; the linker comes with rustup's toolchains, or from \
+      `cargo install wasm-component-ld`",
+    ),
+    (
+        "error while loading shared libraries",
+        "; apt did not offer the library, so that dpkg's database may be in \
+      disorder: repair it with `apt-get --fix-broken install`, or run `rustup target add wasm32-unknown-unknown`",
+    ),
     ("--offline was specified", "; run once without --offline"),
     ("Could not resolve", NO_NETWORK),
     ("Temporary failure resolving", NO_NETWORK),
@@ -77,7 +107,8 @@ const CAUSES: &[(&str, &str)] = &[
     ("download of config.json failed", NO_NETWORK),
 ];
 
-const NO_NETWORK: &str = "; the network cannot be reached: check the connection (and the proxy), and run again";
+const NO_NETWORK: &str =
+    "; the network cannot be reached: check the connection (and the proxy), and run again";
 
 fn hint(output: &str) -> &'static str {
     CAUSES

@@ -65,8 +65,13 @@ struct Target {
 #[derive(Deserialize)]
 #[serde(tag = "reason", rename_all = "kebab-case")]
 enum Said {
-    CompilerArtifact { package_id: String, filenames: Vec<PathBuf> },
-    CompilerMessage { message: Diagnostic },
+    CompilerArtifact {
+        package_id: String,
+        filenames: Vec<PathBuf>,
+    },
+    CompilerMessage {
+        message: Diagnostic,
+    },
     #[serde(other)]
     Other,
 }
@@ -86,14 +91,24 @@ impl Source {
         // Cargo answers with paths that hold no links and no dots.
         let directory = fs::canonicalize(directory).map_err(BuildError::io("read", directory))?;
         let mut cargo = process::cargo();
-        cargo.args(["metadata", "--no-deps", "--format-version", "1"]).current_dir(&directory);
+        cargo
+            .args(["metadata", "--no-deps", "--format-version", "1"])
+            .current_dir(&directory);
         let ended = process::output(&mut cargo)?;
-        let bad = |output: String| BuildError::BadManifest { directory: directory.clone(), output };
+        let bad = |output: String| BuildError::BadManifest {
+            directory: directory.clone(),
+            output,
+        };
         if !ended.status.success() {
             return Err(bad(ended.stderr));
         }
-        let metadata: Metadata = serde_json::from_str(&ended.stdout).map_err(|error| bad(error.to_string()))?;
-        let mut guests: Vec<Guest> = metadata.packages.into_iter().filter_map(Guest::new).collect();
+        let metadata: Metadata =
+            serde_json::from_str(&ended.stdout).map_err(|error| bad(error.to_string()))?;
+        let mut guests: Vec<Guest> = metadata
+            .packages
+            .into_iter()
+            .filter_map(Guest::new)
+            .collect();
         if guests.iter().any(|guest| guest.directory == directory) {
             guests.retain(|guest| guest.directory == directory);
         } else if metadata.workspace_root != directory {
@@ -103,7 +118,11 @@ impl Source {
         if guests.is_empty() {
             return Err(BuildError::NoGuest(directory));
         }
-        Ok(Self { directory, guests, workspace: metadata.workspace_root })
+        Ok(Self {
+            directory,
+            guests,
+            workspace: metadata.workspace_root,
+        })
     }
 }
 
@@ -145,7 +164,15 @@ impl Guest {
     ) -> Result<Vec<u8>, BuildError> {
         let mut cargo = compiler.cargo();
         cargo
-            .args(["build", "--release", "--lib", "--target", TARGET, "--package", &self.id])
+            .args([
+                "build",
+                "--release",
+                "--lib",
+                "--target",
+                TARGET,
+                "--package",
+                &self.id,
+            ])
             .arg("--target-dir")
             .arg(target_dir)
             .args(offline.then_some("--offline"))
@@ -157,20 +184,31 @@ impl Guest {
         let what = format!("compiling {}", self.package);
         let files = step(progress, &what, || run(&mut cargo, &what, progress))?;
 
-        let is_own = |(id, file): &&(String, PathBuf)| *id == self.id && file.extension().is_some_and(|end| end == "wasm");
+        let is_own = |(id, file): &&(String, PathBuf)| {
+            *id == self.id && file.extension().is_some_and(|end| end == "wasm")
+        };
         let Some((_, file)) = files.iter().find(is_own) else {
-            return Err(BuildError::NoArtifact { package: self.package.clone() });
+            return Err(BuildError::NoArtifact {
+                package: self.package.clone(),
+            });
         };
         let bytes = fs::read(file).map_err(BuildError::io("read", file))?;
         if !bytes.starts_with(&COMPONENT) {
-            return Err(BuildError::NotAComponent { package: self.package.clone() });
+            return Err(BuildError::NotAComponent {
+                package: self.package.clone(),
+            });
         }
         Ok(bytes)
     }
 
     /// What cargo is told beyond the crate's own files, as `--config` values: those are added to the
     /// flags of its .cargo/config.toml, where the variable `RUSTFLAGS` would replace them.
-    fn settings(&self, source: &Source, compiler: &Compiler, target_dir: &Path) -> Result<Vec<String>, BuildError> {
+    fn settings(
+        &self,
+        source: &Source,
+        compiler: &Compiler,
+        target_dir: &Path,
+    ) -> Result<Vec<String>, BuildError> {
         let (std_path, std_name) = &compiler.std_source;
         // Of several that match a path, the last one counts.
         let mut flags = vec![
@@ -192,7 +230,9 @@ impl Guest {
         let text = fs::read_to_string(&manifest).map_err(BuildError::io("read", &manifest))?;
         // Cargo has read it already, so that it parses.
         let manifest: toml::Table = text.parse().unwrap_or_default();
-        let own = manifest.get("profile").and_then(|profiles| profiles.get("release"));
+        let own = manifest
+            .get("profile")
+            .and_then(|profiles| profiles.get("release"));
         for (key, value) in PROFILE {
             if own.and_then(|profile| profile.get(key)).is_none() {
                 settings.push(format!("profile.release.{key}={value}"));
@@ -228,7 +268,10 @@ pub(super) fn run(
     let (mut files, mut errors) = (Vec::new(), String::new());
     let status = process::watch(cargo, &mut |seen| match seen {
         Seen::Out(line) => match serde_json::from_str(line) {
-            Ok(Said::CompilerArtifact { package_id, filenames }) => {
+            Ok(Said::CompilerArtifact {
+                package_id,
+                filenames,
+            }) => {
                 files.extend(filenames.into_iter().map(|file| (package_id.clone(), file)));
             }
             Ok(Said::CompilerMessage { message }) => {
@@ -242,7 +285,11 @@ pub(super) fn run(
             Ok(Said::Other) | Err(_) => {}
         },
         Seen::Err(line) => match read_bar(line) {
-            Some((done, total)) => progress(Event::Advanced { done, total, unit: Unit::Crates }),
+            Some((done, total)) => progress(Event::Advanced {
+                done,
+                total,
+                unit: Unit::Crates,
+            }),
             None if line.contains("Blocking waiting") => progress(Event::Note(line.trim())),
             None if is_chatter(line) => {}
             None => push_line(&mut errors, line),
@@ -267,8 +314,18 @@ fn read_bar(line: &str) -> Option<(u64, u64)> {
 /// Lines that tell what cargo does, and not what went wrong.
 fn is_chatter(line: &str) -> bool {
     const VERBS: [&str; 12] = [
-        "Compiling", "Building", "Finished", "Fresh", "Downloading", "Downloaded", "Fetch", "Updating", "Locking",
-        "Adding", "Fetching", "Unpacking",
+        "Compiling",
+        "Building",
+        "Finished",
+        "Fresh",
+        "Downloading",
+        "Downloaded",
+        "Fetch",
+        "Updating",
+        "Locking",
+        "Adding",
+        "Fetching",
+        "Unpacking",
     ];
     let line = line.trim_start_matches(|sign: char| sign.is_whitespace() || sign == '\u{1b}');
     let line = line.strip_prefix("[K").unwrap_or(line).trim_start();
@@ -285,7 +342,8 @@ pub(super) fn cargo_home() -> Result<PathBuf, BuildError> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(env::home_dir()?.join(".cargo")));
     // Without a home cargo fails by itself, and says so; there is nothing to remap.
-    std::path::absolute(home.unwrap_or_else(|| PathBuf::from(".cargo"))).map_err(BuildError::io("find", Path::new(".cargo")))
+    std::path::absolute(home.unwrap_or_else(|| PathBuf::from(".cargo")))
+        .map_err(BuildError::io("find", Path::new(".cargo")))
 }
 
 #[cfg(test)]
@@ -294,7 +352,10 @@ mod tests {
 
     #[test]
     fn cargo_s_progress_bar_tells_how_many_crates_there_are() {
-        assert_eq!(read_bar("\u{1b}[K    Building [===>    ] 12/40: serde, syn"), Some((12, 40)));
+        assert_eq!(
+            read_bar("\u{1b}[K    Building [===>    ] 12/40: serde, syn"),
+            Some((12, 40))
+        );
         assert_eq!(read_bar("    Building [=======>] 39/40"), Some((39, 40)));
         assert_eq!(read_bar("    Fetch [===>    ] 12.00%"), None);
         assert_eq!(read_bar("error: Building [x] is no bar"), None);

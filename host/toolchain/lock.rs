@@ -31,7 +31,9 @@ impl Lock {
             Err(TryLockError::Error(source)) => return Err(BuildError::io("lock", path)(source)),
         }
         file.set_len(0)
-            .and_then(|()| file.write_all(format!("process {}, which {purpose}", process::id()).as_bytes()))
+            .and_then(|()| {
+                file.write_all(format!("process {}, which {purpose}", process::id()).as_bytes())
+            })
             .map_err(BuildError::io("write", path))?;
         Ok(Self { _file: file })
     }

@@ -61,9 +61,15 @@ pub(super) fn cargo() -> Command {
 }
 
 /// Runs a command to its end and hands on what it says.
-pub(super) fn watch(command: &mut Command, see: &mut dyn FnMut(Seen<'_>)) -> Result<ExitStatus, BuildError> {
+pub(super) fn watch(
+    command: &mut Command,
+    see: &mut dyn FnMut(Seen<'_>),
+) -> Result<ExitStatus, BuildError> {
     let program = command.get_program().to_string_lossy().into_owned();
-    let cannot_run = |source| BuildError::CannotRun { program: program.clone(), source };
+    let cannot_run = |source| BuildError::CannotRun {
+        program: program.clone(),
+        source,
+    };
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -98,7 +104,11 @@ pub(super) fn output(command: &mut Command) -> Result<Ended, BuildError> {
         Seen::Err(line) => push_line(&mut stderr, line),
         Seen::Quiet => {}
     })?;
-    Ok(Ended { status, stdout, stderr })
+    Ok(Ended {
+        status,
+        stdout,
+        stderr,
+    })
 }
 
 /// Like [`output`], and a failing exit is an error that carries what was said.

@@ -63,7 +63,12 @@ impl Step {
             eprintln!("{what} …");
         }
         let now = Instant::now();
-        Self { what: what.to_owned(), began: now, spoke: now, bar }
+        Self {
+            what: what.to_owned(),
+            began: now,
+            spoke: now,
+            bar,
+        }
     }
 
     fn advance(&mut self, done: u64, total: u64, unit: Unit) {
