@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
-use crank::config::{Config, Flags};
+use crank::config::Config;
 use crank::engine::{Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
@@ -30,7 +30,7 @@ fn hello() -> PathBuf {
         crates: vec![root.join("guests/hello-world")],
         out: root.join("target/workers"),
         target_dir: root.join("target"),
-        cache_dir: config.cache_dir().to_owned(),
+        cache_dir: config.cache_dir.clone(),
         offline: false,
     };
     let terminal = Terminal::default();
@@ -39,7 +39,7 @@ fn hello() -> PathBuf {
 }
 
 fn config() -> Config {
-    Config::load(Flags::default(), None, std::iter::empty()).expect("the defaults hold")
+    Config::load(&[], None, []).expect("the defaults hold")
 }
 
 fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
@@ -73,6 +73,7 @@ fn bare(c: &mut Criterion) {
     linker.define_unknown_imports_as_traps(&component).expect("traps");
     let pre = linker.instantiate_pre(&component).expect("links");
     let indices = handler::GuestIndices::new(&pre).expect("a handler");
+    let (engine, pre, indices) = (&engine, &pre, &indices);
     let mut group = c.benchmark_group("hello");
     group.throughput(Throughput::Elements(1));
     group.bench_function("bare wasmtime", |b| {
@@ -86,7 +87,7 @@ fn bare(c: &mut Criterion) {
                 deadline_ms: 30_000,
                 context: Vec::new(),
             },
-            |request| async {
+            |request| async move {
                 let mut store = Store::new(engine.wasm(), ());
                 store.set_epoch_deadline(u64::MAX / 2);
                 let instance = pre.instantiate_async(&mut store).await.expect("instantiates");

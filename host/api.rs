@@ -13,6 +13,8 @@ mod workers;
 
 use std::time::Duration;
 
+use crate::config::{ByteCount, Config};
+
 pub use problem::status;
 pub use server::serve;
 
@@ -35,4 +37,20 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Within which a request's body must arrive; also how long a response may wait for its reader.
     pub body_timeout: Duration,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let bytes = |count: ByteCount| usize::try_from(count.get()).unwrap_or(usize::MAX);
+        Self {
+            grace: config.grace,
+            allowed_hosts: config.allowed_hosts.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            input_bytes: bytes(config.limits.input),
+            header_bytes: bytes(config.limits.header),
+            uri_bytes: bytes(config.limits.uri),
+            header_timeout: config.limits.header_timeout,
+            body_timeout: config.limits.body_timeout,
+        }
+    }
 }

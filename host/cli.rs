@@ -17,7 +17,7 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, Flags, LogFormat};
+use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
@@ -90,9 +90,16 @@ pub fn run() -> ExitCode {
 }
 
 /// The configuration for a directory of workers: flags, then `CRANK_*`, then the file, then defaults.
-fn configure(dir: Option<&Path>, file: Option<&Path>, flags: Flags) -> Result<Config, Ended> {
-    let beside = dir.map(|dir| dir.join("crank.toml")).filter(|file| file.is_file());
-    Config::load(flags, file.or(beside.as_deref()), std::env::vars()).map_err(Ended::usage)
+fn configure(
+    dir: Option<&Path>,
+    file: Option<&Path>,
+    flags: &[(&str, String)],
+) -> Result<Config, Ended> {
+    let file = match dir {
+        Some(dir) => config::find_file(file, dir),
+        None => file.map(Path::to_owned),
+    };
+    Config::load(flags, file.as_deref(), std::env::vars()).map_err(Ended::usage)
 }
 
 /// Log lines to standard error: `RUST_LOG` chooses which, `default` where it is not set.
@@ -113,8 +120,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 }
 
 fn engine(config: &Config) -> Result<Engine, Ended> {
-    let settings = engine::Settings { instances: config.instances() };
-    Engine::new(settings, Some(&config.cache_dir().join("code")))
+    let settings = engine::Settings { instances: config.limits.instances };
+    Engine::new(settings, Some(&config.cache_dir.join("code")))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }
 

@@ -30,3 +30,5 @@ pub mod router;
 pub mod api;
 
 pub mod toolchain;
+
+pub mod cli;

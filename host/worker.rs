@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::capability::{self, Capability};
-use crate::config::Config;
+use crate::capability::{self, Capability, Constraints};
+use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
 use crate::limits::{Limits, Usage};
@@ -232,14 +232,14 @@ impl Loading<'_> {
         let capabilities = capability::check(declared.into()).map_err(|problems| {
             refused(problems.iter().map(ToString::to_string).collect())
         })?;
-        let operator = self.config.worker(&stem);
+        let operator = self.config.workers.get(&stem).cloned().unwrap_or_default();
         let imports = sandbox::imports(self.engine, &component);
         let grants = policy::decide(
             &claimed,
             &stem,
             &imports,
             &capabilities,
-            operator,
+            &operator,
         )
         .map_err(|refusals| refused(refusals.iter().map(ToString::to_string).collect()))?;
         let id: Arc<str> = claimed.as_str().into();
@@ -250,7 +250,7 @@ impl Loading<'_> {
             .map(|capability| {
                 Arc::new(Offered {
                     id: capability.key().into(),
-                    limits: self.config.limits_of(&stem, capability.constraints.as_ref()),
+                    limits: limits(&self.config.limits, &operator, capability.constraints.as_ref()),
                     capability,
                 })
             })
@@ -271,7 +271,7 @@ impl Loading<'_> {
     async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
         let engine = self.engine.clone();
         let file = self.file.to_owned();
-        let cap = self.config.component_bytes();
+        let cap = self.config.limits.component.get();
         let made = tokio::task::spawn_blocking(move || {
             let bytes = read(&file, cap)?;
             let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -296,6 +296,24 @@ impl Loading<'_> {
 
     fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
         Refused { file: self.file.to_owned(), worker_id, reasons }
+    }
+}
+
+/// The operator's word, else the worker's, else the operator's default.
+fn limits(
+    default: &LimitSettings,
+    operator: &WorkerSettings,
+    declared: Option<&Constraints>,
+) -> Limits {
+    let memory = declared.and_then(|declared| declared.max_memory_mb).map(ByteCount::mib);
+    let cpu = declared
+        .and_then(|declared| declared.max_cpu_ms)
+        .map(|ms| Duration::from_millis(ms.into()));
+    Limits {
+        memory: operator.memory.or(memory).unwrap_or(default.memory).get(),
+        wall: operator.wall.unwrap_or(default.wall),
+        cpu: operator.cpu.or(cpu).unwrap_or(default.cpu),
+        output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::{ConfigArgs, Ended};
-use crate::config::Flags;
 use crate::toolchain::{self, BuildRequest, Built, Terminal};
 
 /// Compile guest crates to components.
@@ -35,9 +34,9 @@ pub struct Build {
 
 impl Build {
     pub fn run(self) -> Result<(), Ended> {
-        let config = super::configure(None, self.config.config.as_deref(), Flags::default())?;
+        let config = super::configure(None, self.config.config.as_deref(), &[])?;
         let paths = if self.paths.is_empty() { vec![guests(Path::new("."))?] } else { self.paths };
-        for built in build(paths, self.out, config.cache_dir(), self.offline)? {
+        for built in build(paths, self.out, &config.cache_dir, self.offline)? {
             let state = if built.changed { "built" } else { "unchanged" };
             println!("{state} {} ({} KiB)", built.component.display(), built.bytes >> 10);
         }

@@ -8,7 +8,6 @@ use serde::Serialize;
 
 use super::{ConfigArgs, Ended};
 use crate::capability::{Capability, Tier, missing_faas, tiers};
-use crate::config::Flags;
 use crate::registry::{self, Snapshot};
 use crate::worker::Worker;
 
@@ -83,8 +82,8 @@ impl Check {
             ));
         }
         let dir = self.paths.iter().find(|path| path.is_dir()).map(PathBuf::as_path);
-        let config = super::configure(dir, self.config.config.as_deref(), Flags::default())?;
-        super::log(config.log(), "warn,crank=info");
+        let config = super::configure(dir, self.config.config.as_deref(), &[])?;
+        super::log(config.log, "warn,crank=info");
         let snapshot = super::runtime()?.block_on(async {
             let (engine, config) = super::host(config)?;
             Ok(Snapshot::load(&engine, &config, files).await)

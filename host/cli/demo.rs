@@ -14,7 +14,6 @@ use tokio::sync::oneshot;
 
 use super::{Ended, build, serve};
 use crate::api;
-use crate::config::Flags;
 
 /// How much of an answer is shown, in characters.
 const SHOWN: usize = 480;
@@ -64,12 +63,12 @@ impl Demo {
         let root = Path::new(".");
         let guests = build::guests(root)?;
         let out = PathBuf::from("target/workers");
-        let flags = Flags { listen: Some(self.listen) };
-        let config = super::configure(Some(&guests), None, flags)?;
-        super::log(config.log(), "warn,crank=info");
+        let flags = [("listen", self.listen.to_string())];
+        let config = super::configure(Some(&guests), None, &flags)?;
+        super::log(config.log, "warn,crank=info");
 
         let began = Instant::now();
-        let built = build::build(vec![guests], out.clone(), config.cache_dir(), false)?;
+        let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;
         println!("{} workers built in {:.1} s", built.len(), began.elapsed().as_secs_f64());
         super::runtime()?.block_on(async {
             let (listener, router, config) = serve::ready(config, &out).await?;

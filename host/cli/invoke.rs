@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{ConfigArgs, Ended};
-use crate::config::Flags;
 use crate::registry::{Registry, Snapshot};
 use crate::router::{Call, Router};
 use crate::sandbox::Payload;
@@ -39,8 +38,8 @@ pub struct Invoke {
 
 impl Invoke {
     pub fn run(self) -> Result<(), Ended> {
-        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), Flags::default())?;
-        super::log(config.log(), "warn");
+        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &[])?;
+        super::log(config.log, "warn");
         let input = self.payload()?;
         let (verb, name) = match self.capability.split_once(':') {
             Some((verb, name)) => (verb.to_owned(), Some(name.to_owned())),

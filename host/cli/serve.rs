@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArgs, Ended};
 use crate::api;
-use crate::config::{Config, Flags};
+use crate::config::Config;
 use crate::registry::{Registry, Snapshot};
 use crate::router::Router;
 
@@ -45,13 +45,15 @@ impl Serve {
         if !self.dir.is_dir() {
             return Err(Ended::Usage(format!("{} is not a directory", self.dir.display())));
         }
-        let flags = Flags { listen: self.listen };
-        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), flags)?;
+        let flags: Vec<_> = self.listen.iter().map(|listen| ("listen", listen.to_string())).collect();
+        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &flags)?;
         if self.print_config {
-            print!("{}", config.describe());
+            for setting in config.settings() {
+                println!("{setting}");
+            }
             return Ok(());
         }
-        super::log(config.log(), "info");
+        super::log(config.log, "info");
         super::runtime()?.block_on(serve(config, &self.dir))
     }
 }
@@ -75,9 +77,9 @@ pub async fn ready(
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
     report(&snapshot, dir);
-    let listener = TcpListener::bind(config.listen())
+    let listener = TcpListener::bind(config.listen)
         .await
-        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen())))?;
+        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Ended::usage)?;
     tracing::info!("listening on http://{address}");
     Ok((listener, Arc::new(Router::new(Registry::new(snapshot))), config))
@@ -99,7 +101,7 @@ fn report(snapshot: &Snapshot, dir: &Path) {
 }
 
 /// Resolves at SIGTERM or SIGINT.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut term = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     Ok(async move {
