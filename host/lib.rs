@@ -7,3 +7,4 @@ pub mod error;
 pub mod identity;
 pub mod capability;
 pub mod config;
+pub mod policy;
