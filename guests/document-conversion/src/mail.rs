@@ -2,6 +2,7 @@
 
 use crank_worker::{Bytes, Failure};
 use html2text::config;
+use html2text::render::TrivialDecorator;
 use mail_parser::{Addr, Address, MessageParser, MessagePart, MimeHeaders, PartType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ fn body(part: &MessagePart<'_>) -> Option<String> {
     let text = match &part.body {
         PartType::Text(text) => text.replace("\r\n", "\n"),
         PartType::Html(page) => {
-            let layout = config::plain_no_decorate().no_table_borders();
+            let layout = config::with_decorator(TrivialDecorator::new()).no_table_borders();
             layout.string_from_read(page.as_bytes(), COLUMNS).ok()?
         }
         _ => return None,
