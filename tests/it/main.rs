@@ -1,1 +1,6 @@
-fn main(){}
+//! Crank from the outside: one binary, a file per feature.
+
+mod hostile;
+mod load;
+mod support;
+mod tidy;

@@ -20,8 +20,7 @@ pub struct Wat {
     pub declaration: Value,
     /// Instructions that run when `declare` is called, before the declaration is returned.
     pub declare: String,
-    /// Instructions that run when `handle` is called, before the answer is returned. `$request_len`
-    /// and others are not named: `handle` has sixteen parameters of type i32.
+    /// Instructions that run when `handle` is called, before the answer is returned.
     pub handle: String,
     /// What `handle` returns: `{"ok": payload}` or `{"err": failure}`.
     pub answer: Value,
@@ -114,6 +113,14 @@ impl Wat {
                 {items})"#
         )
     }
+}
+
+/// A capability `misbehave:NAME` that takes and returns any JSON.
+pub fn capability(name: &str) -> Value {
+    json!({
+        "verb": "misbehave", "name": name, "version": "1.0.0", "description": "For tests.",
+        "input": "{}", "output": "{}", "produces": "application/json",
+    })
 }
 
 /// The type that a function of the contract returns.
