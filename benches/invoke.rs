@@ -1,1 +1,147 @@
-fn main(){}
+//! What an invocation costs: the bare engine running the same component, our invocation in process
+//! (validation both ways, limits, metering), and the same over HTTP. One run, so that the ratios
+//! hold whatever the machine.
+//!
+//!     cargo bench --bench invoke
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use crank::bindings::crank::worker::types;
+use crank::bindings::exports::crank::worker::handler;
+use crank::config::Config;
+use crank::engine::{Engine, Settings};
+use crank::registry::{Registry, Snapshot};
+use crank::router::{Call, Router};
+use crank::sandbox::Payload;
+use crank::toolchain::{BuildRequest, Terminal, build};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use tokio::runtime::Runtime;
+use wasmtime::Store;
+use wasmtime::component::{Component, Linker};
+
+const INPUT: &[u8] = br#"{"name": "Ada"}"#;
+
+fn hello() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let config = config();
+    let request = BuildRequest {
+        crates: vec![root.join("guests/hello-world")],
+        out: root.join("target/workers"),
+        target_dir: root.join("target"),
+        cache_dir: config.cache_dir.clone(),
+        offline: false,
+    };
+    let terminal = Terminal::default();
+    build(&request, &|event| terminal.show(event)).expect("hello-world builds");
+    root.join("target/workers/hello-world.wasm")
+}
+
+fn config() -> Config {
+    Config::load(&[], None, []).expect("the defaults hold")
+}
+
+fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
+    let snapshot = runtime.block_on(Snapshot::load(engine, &Arc::new(config()), vec![file.to_owned()]));
+    assert_eq!(snapshot.workers().len(), 1, "{:?}", snapshot.refused());
+    Router::new(Registry::new(snapshot))
+}
+
+fn call() -> Call {
+    Call {
+        request_id: "00000000000000000000000000000000".to_owned(),
+        verb: "greet".to_owned(),
+        name: Some("hello_world".to_owned()),
+        version: None,
+        input: Payload { media_type: "application/json".to_owned(), body: Bytes::from_static(INPUT) },
+        parameters: Vec::new(),
+        caller: None,
+        timeout: None,
+        traceparent: None,
+        events: None,
+    }
+}
+
+/// Instantiate, call, drop: what wasmtime asks for, on the same engine settings, nothing else.
+fn bare(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
+    let component =
+        Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
+    let mut linker = Linker::<()>::new(engine.wasm());
+    linker.define_unknown_imports_as_traps(&component).expect("traps");
+    let pre = linker.instantiate_pre(&component).expect("links");
+    let indices = handler::GuestIndices::new(&pre).expect("a handler");
+    let (engine, pre, indices) = (&engine, &pre, &indices);
+    let mut group = c.benchmark_group("hello");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("bare wasmtime", |b| {
+        b.to_async(&runtime).iter_batched(
+            || handler::Request {
+                id: "00000000000000000000000000000000".to_owned(),
+                capability: "greet:hello_world".to_owned(),
+                input: types::Payload { media_type: "application/json".to_owned(), body: INPUT.to_vec() },
+                parameters: Vec::new(),
+                caller: None,
+                deadline_ms: 30_000,
+                context: Vec::new(),
+            },
+            |request| async move {
+                let mut store = Store::new(engine.wasm(), ());
+                store.set_epoch_deadline(u64::MAX / 2);
+                let instance = pre.instantiate_async(&mut store).await.expect("instantiates");
+                let handler = indices.load(&mut store, &instance).expect("a handler");
+                let answer = handler.call_handle(&mut store, &request).await.expect("answers");
+                answer.expect("greets")
+            },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn in_process(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
+    let router = router(&runtime, &engine, &hello());
+    let mut group = c.benchmark_group("hello");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("crank in process", |b| {
+        b.to_async(&runtime).iter_batched(
+            call,
+            |call| async { router.invoke(call).await.expect("greets") },
+            BatchSize::SmallInput,
+        );
+    });
+    group.finish();
+}
+
+fn over_http(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
+    let router = Arc::new(router(&runtime, &engine, &hello()));
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .expect("a loopback port");
+    let url = format!(
+        "http://{}/invoke/greet/hello_world",
+        listener.local_addr().expect("an address")
+    );
+    let settings = crank::api::Settings::from(&config());
+    runtime.spawn(crank::api::serve(listener, router, settings, std::future::pending()));
+    let client = reqwest::Client::new();
+    let mut group = c.benchmark_group("hello");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("crank over HTTP", |b| {
+        b.to_async(&runtime).iter(|| async {
+            let answer = client.post(&url).body(INPUT).send().await.expect("an answer");
+            assert!(answer.status().is_success());
+            answer.bytes().await.expect("a body")
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, bare, in_process, over_http);
+criterion_main!(benches);

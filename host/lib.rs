@@ -4,3 +4,31 @@
 //! `docs/architecture.md` is the map.
 
 pub mod error;
+
+pub mod identity;
+
+pub mod capability;
+
+pub mod limits;
+
+pub mod config;
+
+pub mod policy;
+
+pub mod engine;
+
+pub mod bindings;
+
+pub mod sandbox;
+
+pub mod worker;
+
+pub mod registry;
+
+pub mod router;
+
+pub mod api;
+
+pub mod toolchain;
+
+pub mod cli;

@@ -1,0 +1,56 @@
+//! The protocols: HTTP requests become calls, answers and failures become responses.
+//!
+//! Nothing below this room knows a status, a header or a media range. Nothing here chooses, runs or
+//! validates: that is `router`'s work.
+
+mod door;
+mod events;
+mod invoke;
+mod problem;
+mod routes;
+mod server;
+mod workers;
+
+use std::time::Duration;
+
+use crate::config::{ByteCount, Config};
+
+pub use problem::status;
+pub use server::serve;
+
+/// What the operator says about serving.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// How long calls in flight may go on once the host is told to stop.
+    pub grace: Duration,
+    /// Values of `Host` to answer to besides loopback names: `name` (any port) or `name:port`.
+    pub allowed_hosts: Vec<String>,
+    /// Values of `Origin` to accept besides the host's own: `https://app.example`.
+    pub allowed_origins: Vec<String>,
+    /// Bytes that the body of a request may have.
+    pub input_bytes: usize,
+    /// Bytes that the names and values of a request's headers may have together.
+    pub header_bytes: usize,
+    /// Bytes that a request's path and query may have together.
+    pub uri_bytes: usize,
+    /// Within which a connection must deliver a request's head; also how long it may stay unused.
+    pub header_timeout: Duration,
+    /// Within which a request's body must arrive; also how long a response may wait for its reader.
+    pub body_timeout: Duration,
+}
+
+impl From<&Config> for Settings {
+    fn from(config: &Config) -> Self {
+        let bytes = |count: ByteCount| usize::try_from(count.get()).unwrap_or(usize::MAX);
+        Self {
+            grace: config.grace,
+            allowed_hosts: config.allowed_hosts.clone(),
+            allowed_origins: config.allowed_origins.clone(),
+            input_bytes: bytes(config.limits.input),
+            header_bytes: bytes(config.limits.header),
+            uri_bytes: bytes(config.limits.uri),
+            header_timeout: config.limits.header_timeout,
+            body_timeout: config.limits.body_timeout,
+        }
+    }
+}

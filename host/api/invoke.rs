@@ -1,0 +1,290 @@
+//! `POST /invoke/…`: a request becomes a call, an answer becomes a response.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Body as _;
+
+use super::events;
+use super::problem::Refusal;
+use super::routes::{RequestId, Shared, linger, query, requirement};
+use crate::error::{Code, Failure};
+use crate::limits::Usage;
+use crate::router::{Answer, Call};
+use crate::sandbox::Payload;
+
+const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
+
+/// Promises of the interface that this version does not keep. Accepting them silently would be a lie.
+const NOT_OFFERED: [&str; 3] = ["idempotency-key", "crank-max-cost", "crank-explain"];
+
+pub(super) async fn by_name(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<(String, String)>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let Path((verb, name)) = path.map_err(bad_path)?;
+    Ok(invoke(&shared, verb, Some(name), request).await?)
+}
+
+pub(super) async fn by_verb(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let Path(verb) = path.map_err(bad_path)?;
+    Ok(invoke(&shared, verb, None, request).await?)
+}
+
+fn bad_path(_: PathRejection) -> Refusal {
+    Refusal(Failure::new(
+        Code::InvalidRequest,
+        "the path is not percent-encoded utf-8",
+    ))
+}
+
+async fn invoke(
+    shared: &Shared,
+    verb: String,
+    name: Option<String>,
+    request: Request,
+) -> Result<Response, Failure> {
+    let (parts, body) = request.into_parts();
+    let id = parts.extensions.get::<RequestId>().cloned();
+    let id = id
+        .ok_or_else(|| Failure::internal("a request without an id reached a handler"))?
+        .0;
+    let head = match read_head(&parts.headers, &parts.uri) {
+        Ok(head) => head,
+        Err(failure) => {
+            linger(body);
+            return Err(failure);
+        }
+    };
+    let call = Call {
+        request_id: id.to_string(),
+        verb,
+        name,
+        version: head.version,
+        input: Payload {
+            media_type: head.media_type,
+            body: read_body(body, shared).await?,
+        },
+        parameters: head.parameters,
+        caller: None,
+        timeout: head.timeout,
+        traceparent: head.traceparent,
+        events: None,
+    };
+    if wants_events(&parts.headers) {
+        return events::answer(shared.router.clone(), call, id).await;
+    }
+    // Awaited here, not in a task: hyper drops this future as soon as the caller hangs up, and the
+    // invocation with it.
+    respond(shared.router.invoke(call).await?)
+}
+
+/// The answer to a caller who waits for the payload itself.
+fn respond(answer: Answer) -> Result<Response, Failure> {
+    let media_type = HeaderValue::from_str(&answer.payload.media_type).map_err(|error| {
+        let mut failure =
+            Failure::new(Code::InvalidOutput, "the worker's media type is none").with_cause(error);
+        failure.worker_id = Some(answer.worker_id.to_string());
+        failure
+    })?;
+    let mut response = Response::new(Body::empty());
+    describe(&answer, response.headers_mut());
+    response.headers_mut().insert(CONTENT_TYPE, media_type);
+    *response.body_mut() = Body::from(answer.payload.body);
+    Ok(response)
+}
+
+/// Says who answered and what it took.
+pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
+    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    let Usage {
+        start,
+        run,
+        cpu,
+        memory_peak,
+    } = &answer.usage;
+    let timing = format!(
+        "start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\"",
+        ms(*start),
+        ms(*run),
+        ms(*cpu),
+    );
+    let values = [
+        ("crank-worker", HeaderValue::from_str(&answer.worker_id)),
+        ("crank-cold", HeaderValue::from_str(answer.cold.as_str())),
+        ("server-timing", HeaderValue::from_str(&timing)),
+    ];
+    for (name, value) in values {
+        if let Ok(value) = value {
+            headers.insert(name, value);
+        }
+    }
+}
+
+/// What a request says besides its body.
+struct Head {
+    version: Option<semver::VersionReq>,
+    parameters: Vec<(String, String)>,
+    media_type: String,
+    timeout: Option<Duration>,
+    traceparent: Option<String>,
+}
+
+fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure> {
+    refuse_unknown(headers)?;
+    let mut version = None;
+    let mut parameters = query(uri)?;
+    for (_, value) in parameters.extract_if(.., |(name, _)| name == "version") {
+        if version.replace(requirement(&value)?).is_some() {
+            return Err(Failure::new(
+                Code::InvalidRequest,
+                "the query has version twice; it may stand once",
+            ));
+        }
+    }
+    Ok(Head {
+        version,
+        parameters,
+        media_type: single(headers, &CONTENT_TYPE)?
+            .unwrap_or("application/json")
+            .to_owned(),
+        timeout: timeout(headers)?,
+        traceparent: traceparent(headers),
+    })
+}
+
+/// A misspelt `crank-` header asks for something that nobody would do.
+fn refuse_unknown(headers: &HeaderMap) -> Result<(), Failure> {
+    for name in headers.keys().filter(|name| **name != TIMEOUT) {
+        if NOT_OFFERED.contains(&name.as_str()) {
+            let message = format!("the header {name} is not offered by this version; leave it out");
+            return Err(Failure::new(Code::InvalidRequest, message));
+        }
+        if name.as_str().starts_with("crank-") {
+            let message = format!(
+                "the header {name} is unknown; of the crank- headers a request may have {TIMEOUT}"
+            );
+            return Err(Failure::new(Code::InvalidRequest, message));
+        }
+    }
+    match single(headers, &CONTENT_ENCODING)? {
+        None | Some("identity") => Ok(()),
+        Some(encoding) => {
+            let message = format!("the body is encoded as {encoding:?}; send it as it is");
+            Err(Failure::new(Code::UnsupportedMediaType, message))
+        }
+    }
+}
+
+/// The value of a header that may stand once.
+fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Failure> {
+    let invalid =
+        |what: &str| Failure::new(Code::InvalidRequest, format!("the header {name} {what}"));
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    if values.next().is_some() {
+        return Err(invalid("stands twice; it may stand once"));
+    }
+    value
+        .to_str()
+        .map(Some)
+        .map_err(|_| invalid("has characters beyond ascii"))
+}
+
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
+    let Some(text) = single(headers, &TIMEOUT)? else {
+        return Ok(None);
+    };
+    // `parse` alone would take a leading plus sign.
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    match text.parse().ok().filter(|&ms| digits && ms > 0) {
+        Some(ms) => Ok(Some(Duration::from_millis(ms))),
+        None => {
+            let message = format!("{TIMEOUT} takes whole milliseconds from 1 up, not {text:?}");
+            Err(Failure::new(Code::InvalidRequest, message))
+        }
+    }
+}
+
+/// The caller's trace context. What breaks its form is ignored, as W3C Trace Context (section 3.2.2)
+/// wants it: a trace that is lost must not lose the call.
+fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = single(headers, &HeaderName::from_static("traceparent")).ok()??;
+    let mut fields = text.split('-');
+    let mut hex = |len: usize| {
+        let field = fields.next()?;
+        let valid = field.len() == len
+            && field
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        valid.then_some(field)
+    };
+    let (version, trace, parent, _flags) = (hex(2)?, hex(32)?, hex(16)?, hex(2)?);
+    let is_zero = |field: &str| field.bytes().all(|byte| byte == b'0');
+    // Later versions may append fields; version 00 has exactly four.
+    let valid = version != "ff"
+        && !is_zero(trace)
+        && !is_zero(parent)
+        && (version != "00" || fields.next().is_none());
+    valid.then(|| text.to_owned())
+}
+
+/// Whether the caller names `text/event-stream`. A wildcard does not: who takes anything gets the payload.
+fn wants_events(headers: &HeaderMap) -> bool {
+    let accepted = headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    accepted.flat_map(|list| list.split(',')).any(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let named = parts
+            .next()
+            .is_some_and(|essence| essence.eq_ignore_ascii_case("text/event-stream"));
+        let weight = parts.find_map(|part| part.strip_prefix("q="));
+        named && weight.is_none_or(|weight| weight.parse::<f32>().is_ok_and(|weight| weight > 0.0))
+    })
+}
+
+/// The body, if it is not too large and arrives in time.
+async fn read_body(mut body: Body, shared: &Shared) -> Result<Bytes, Failure> {
+    let limit = shared.input_bytes;
+    let too_large = || {
+        Failure::new(
+            Code::TooLarge,
+            format!("the body has more than {limit} bytes"),
+        )
+    };
+    // What Content-Length says is refused before a byte of it is read.
+    if body.size_hint().lower() > limit as u64 {
+        linger(body);
+        return Err(too_large());
+    }
+    let collected = Limited::new(&mut body, limit).collect();
+    match tokio::time::timeout(shared.body_timeout, collected).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            linger(body);
+            Err(too_large())
+        }
+        Ok(Err(_)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
+        Err(_) => {
+            let message = format!("the body did not arrive within {:?}", shared.body_timeout);
+            Err(Failure::new(Code::RequestTimeout, message))
+        }
+    }
+}

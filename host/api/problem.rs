@@ -1,0 +1,157 @@
+//! Failures as problem documents (RFC 9457).
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::error::{Code, Failure};
+
+/// The HTTP status of a failure code.
+pub fn status(code: Code) -> StatusCode {
+    match code {
+        Code::InvalidRequest | Code::AmbiguousCapability => StatusCode::BAD_REQUEST,
+        Code::Denied => StatusCode::FORBIDDEN,
+        Code::UnknownCapability | Code::NotFound => StatusCode::NOT_FOUND,
+        Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
+        Code::Conflict => StatusCode::CONFLICT,
+        Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Code::UriTooLong => StatusCode::URI_TOO_LONG,
+        Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        Code::InvalidInput => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        Code::MemoryLimit
+        | Code::CpuLimit
+        | Code::OutputLimit
+        | Code::Trapped
+        | Code::WorkerFailed
+        | Code::InvalidOutput => StatusCode::BAD_GATEWAY,
+        Code::Overloaded | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        Code::Deadline => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// The problem's `title`: the same for every occurrence of a code.
+fn title(code: Code) -> &'static str {
+    match code {
+        Code::InvalidRequest => "Malformed request",
+        Code::AmbiguousCapability => "Several capabilities match",
+        Code::Denied => "Not allowed",
+        Code::UnknownCapability => "No such capability",
+        Code::NotFound => "Not found",
+        Code::MethodNotAllowed => "Method not allowed",
+        Code::RequestTimeout => "Request too slow",
+        Code::Conflict => "Conflict",
+        Code::TooLarge => "Body too large",
+        Code::UriTooLong => "Request target too long",
+        Code::UnsupportedMediaType => "Media type not accepted",
+        Code::InvalidInput => "Input not accepted",
+        Code::HeadersTooLarge => "Headers too large",
+        Code::Internal => "The host failed",
+        Code::MemoryLimit => "Memory limit exceeded",
+        Code::CpuLimit => "CPU limit exceeded",
+        Code::OutputLimit => "Output limit exceeded",
+        Code::Trapped => "The worker crashed",
+        Code::WorkerFailed => "The worker failed",
+        Code::InvalidOutput => "The worker broke its schema",
+        Code::Overloaded => "Overloaded",
+        Code::Unavailable => "Unavailable",
+        Code::Deadline => "Deadline exceeded",
+    }
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: String,
+    title: &'static str,
+    status: u16,
+    detail: &'a str,
+    code: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<Place<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_code: Option<&'a str>,
+    request_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct Place<'a> {
+    pointer: &'a str,
+    detail: &'a str,
+}
+
+/// The problem document of a failure, as JSON on one line.
+pub(super) fn document(failure: &Failure, request_id: &str) -> String {
+    let problem = Problem {
+        r#type: format!("urn:crank:problem:{}", failure.code),
+        title: title(failure.code),
+        status: status(failure.code).as_u16(),
+        detail: &failure.message,
+        code: failure.code.as_str(),
+        errors: failure
+            .faults
+            .iter()
+            .map(|fault| Place {
+                pointer: &fault.pointer,
+                detail: &fault.detail,
+            })
+            .collect(),
+        worker_id: failure.worker_id.as_deref(),
+        worker_code: failure.worker_code.as_deref(),
+        request_id,
+    };
+    // Strings and numbers always serialize; the fallback keeps a panic out of the error path.
+    serde_json::to_string(&problem).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// A handler's failure. It travels as an extension of an empty response to the outermost layer, which
+/// alone knows how to write it down: one place renders every failure.
+pub(super) struct Refusal(pub Failure);
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self(failure)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = status(self.0.code).into_response();
+        response.extensions_mut().insert(self.0);
+        response
+    }
+}
+
+/// Gives a response that stands for a failure its body and headers.
+pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Response) {
+    *response.body_mut() = Body::from(document(failure, request_id));
+    let headers = response.headers_mut();
+    headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
+    if let Some(worker) = failure
+        .worker_id
+        .as_deref()
+        .and_then(|id| HeaderValue::from_str(id).ok())
+    {
+        headers.insert("crank-worker", worker);
+    }
+    if status(failure.code) == StatusCode::SERVICE_UNAVAILABLE {
+        let delay = failure.retry_after.unwrap_or(Duration::from_secs(1));
+        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
+    }
+}
+
+/// `Retry-After` knows whole seconds only. Rounded up: who waits too briefly is refused again.
+fn whole_seconds(delay: Duration) -> u64 {
+    let up = u64::from(delay.subsec_nanos() > 0);
+    delay.as_secs().saturating_add(up).max(1)
+}

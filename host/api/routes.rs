@@ -1,0 +1,249 @@
+//! The routes, and the layer around all of them: request id, door, panics, problems, log.
+
+use std::any::Any;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::header::X_CONTENT_TYPE_OPTIONS;
+use axum::http::{HeaderValue, Method, Uri};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router as Routes};
+use futures_util::FutureExt;
+use semver::VersionReq;
+use serde_json::json;
+use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
+
+use super::door::Door;
+use super::problem::{self, Refusal};
+use super::{Settings, invoke, workers};
+use crate::capability::Filter;
+use crate::error::{Code, Failure};
+use crate::router::Router;
+
+/// How long what is left of a refused request's body is still read, and thrown away. A socket that is
+/// closed with bytes unread is reset, and the caller loses the answer that says why.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What every handler shares.
+pub(super) struct Shared {
+    pub router: Arc<Router>,
+    pub input_bytes: usize,
+    pub body_timeout: Duration,
+    /// Where this host is reached, as capabilities name it.
+    url: String,
+    door: Arc<Door>,
+}
+
+/// The id of one request, in its answer, its log lines and the worker's request.
+#[derive(Clone)]
+pub(super) struct RequestId(pub Arc<str>);
+
+impl RequestId {
+    /// UUID version 7 (RFC 9562): ids sort by time.
+    fn new() -> Self {
+        let mut text = uuid::Uuid::encode_buffer();
+        Self(Arc::from(
+            &*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text),
+        ))
+    }
+}
+
+/// Everything that is served at `bound`.
+pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr) -> Routes {
+    let door = Arc::new(Door::new(settings, bound));
+    let shared = Arc::new(Shared {
+        router,
+        input_bytes: settings.input_bytes,
+        body_timeout: settings.body_timeout,
+        url: format!("http://{bound}"),
+        door: door.clone(),
+    });
+    let mut routes = Routes::new()
+        .route("/invoke/{verb}/{name}", post(invoke::by_name))
+        .route("/invoke/{verb}", post(invoke::by_verb))
+        .route("/capabilities", get(list_capabilities))
+        .route("/workers", get(list_workers))
+        .route("/healthz", get(async || Json(json!({"status": "ok"}))))
+        .route("/readyz", get(ready))
+        .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
+        .method_not_allowed_fallback(method_not_allowed);
+    if !settings.allowed_origins.is_empty() {
+        routes = routes.layer(cors(door));
+    }
+    routes
+        .layer(middleware::from_fn_with_state(shared.clone(), outermost))
+        .with_state(shared)
+}
+
+/// Lets the pages that the operator allows read what they may send for. Own pages need no such leave.
+fn cors(door: Arc<Door>) -> CorsLayer {
+    let allowed = AllowOrigin::predicate(move |origin, _| door.allows_origin(origin));
+    CorsLayer::new()
+        .allow_origin(allowed)
+        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_headers(AnyHeader)
+        .expose_headers(AnyHeader)
+}
+
+async fn outermost(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let started = Instant::now();
+    let id = RequestId::new();
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    request.extensions_mut().insert(id.clone());
+    let mut unanswered = Unanswered(Some(id.0.clone()));
+
+    let mut response = match shared.door.check(&request) {
+        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => response,
+            Err(panic) => Refusal(Failure::internal(panic_message(&*panic))).into_response(),
+        },
+        Err(failure) => {
+            linger(request.into_body());
+            Refusal(failure).into_response()
+        }
+    };
+
+    unanswered.0 = None;
+    let failure = response.extensions_mut().remove::<Failure>();
+    if let Some(failure) = &failure {
+        problem::render(failure, &id.0, &mut response);
+        log_cause(failure, &id.0);
+    }
+    let headers = response.headers_mut();
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        headers.insert("crank-request-id", value);
+    }
+    let worker = response
+        .headers()
+        .get("crank-worker")
+        .and_then(|value| value.to_str().ok());
+    tracing::info!(
+        request_id = &*id.0,
+        %method,
+        path = uri.path(),
+        status = response.status().as_u16(),
+        code = failure.as_ref().map(|failure| failure.code.as_str()),
+        worker,
+        ms = started.elapsed().as_secs_f64() * 1e3,
+        "request",
+    );
+    response
+}
+
+/// Logs, when it is dropped, that a request came to no answer: the caller hung up, or the host stopped.
+pub(super) struct Unanswered(pub Option<Arc<str>>);
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(request_id) = &self.0 {
+            tracing::info!(request_id = &**request_id, "gone before the answer");
+        }
+    }
+}
+
+/// Tells the log what the caller does not learn.
+pub(super) fn log_cause(failure: &Failure, request_id: &str) {
+    let Some(cause) = &failure.cause else { return };
+    let (code, worker) = (failure.code.as_str(), failure.worker_id.as_deref());
+    if failure.code == Code::Internal {
+        tracing::error!(request_id, code, worker, cause, "{}", failure.message);
+    } else {
+        tracing::warn!(request_id, code, worker, cause, "{}", failure.message);
+    }
+}
+
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("a handler panicked: {}", text.unwrap_or("no message"))
+}
+
+/// Reads and drops what is left of a body that nobody wants, for a while.
+pub(super) fn linger(mut body: axum::body::Body) {
+    use http_body_util::BodyExt;
+    use hyper::body::Body;
+    if body.is_end_stream() {
+        return;
+    }
+    tokio::spawn(tokio::time::timeout(LINGER, async move {
+        while let Some(Ok(_)) = body.frame().await {}
+    }));
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
+    let message = format!(
+        "{} does not take {method}; the allow header names what it takes",
+        uri.path()
+    );
+    Refusal(Failure::new(Code::MethodNotAllowed, message))
+}
+
+async fn list_capabilities(
+    State(shared): State<Arc<Shared>>,
+    uri: Uri,
+) -> Result<Response, Refusal> {
+    let Query(filter) = Query::<Filter>::try_from_uri(&uri).map_err(bad_query)?;
+    let snapshot = shared.router.registry().snapshot();
+    let capabilities = snapshot.capabilities(&filter, &shared.url);
+    Ok(Json(json!({ "capabilities": capabilities })).into_response())
+}
+
+async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
+    Json(workers::view(&shared.router.registry().snapshot())).into_response()
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
+    if !shared.router.registry().snapshot().is_ready() {
+        return Err(Failure::new(
+            Code::Unavailable,
+            "no worker serves yet; GET /workers says why",
+        )
+        .into());
+    }
+    Ok(Json(json!({"status": "ready"})).into_response())
+}
+
+/// The query's pairs, decoded, in order.
+pub(super) fn query(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
+    let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri);
+    pairs.map(|Query(pairs)| pairs).map_err(bad_query)
+}
+
+fn bad_query(error: QueryRejection) -> Failure {
+    Failure::new(
+        Code::InvalidRequest,
+        format!("the query is not accepted: {}", innermost(&error)),
+    )
+}
+
+/// Axum's own words come first in the chain; the last says what is wrong.
+fn innermost(mut error: &dyn Error) -> &dyn Error {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
+}
+
+/// A semver requirement from a query, `^1` or `>=1.2, <3`.
+pub(super) fn requirement(text: &str) -> Result<VersionReq, Failure> {
+    text.parse().map_err(|error| {
+        Failure::new(
+            Code::InvalidRequest,
+            format!("version is no semver requirement, such as ^1: {error}"),
+        )
+    })
+}

@@ -1,0 +1,185 @@
+//! Connections: accepting them, keeping slow and idle ones from holding the host, ending them.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router as Routes;
+use axum::http::Request;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
+
+use super::Settings;
+use super::routes::routes;
+use crate::router::Router;
+
+/// Connections that are open at once. Each holds a file descriptor and some buffers; what comes on top
+/// waits in the kernel's queue.
+const CONNECTIONS: usize = 4096;
+
+/// After an error that says that the process or the machine is out of something, wait for it to pass.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves until `shutdown` is ready; then accepts nothing new, gives calls in flight the grace time, and
+/// cuts the rest.
+///
+/// # Errors
+///
+/// When the listener has no local address. Nothing that a connection does ends the server.
+pub async fn serve(
+    listener: TcpListener,
+    router: Arc<Router>,
+    settings: Settings,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let app = routes(router, &settings, listener.local_addr()?);
+    let builder = builder(&settings);
+    let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let (stop, stopping) = watch::channel(());
+    let mut connections = JoinSet::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+
+    loop {
+        let accepted = tokio::select! {
+            () = &mut shutdown => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept(&listener, &slots) => accepted,
+        };
+        let (stream, slot) = accepted;
+        let connection = Connection {
+            builder: builder.clone(),
+            app: app.clone(),
+            stopping: stopping.clone(),
+            header_timeout: settings.header_timeout,
+            body_timeout: settings.body_timeout,
+        };
+        connections.spawn(async move {
+            connection.serve(stream).await;
+            drop(slot);
+        });
+    }
+
+    drop((listener, stopping));
+    stop.send_replace(());
+    let drained = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(settings.grace, drained).await.is_err() {
+        tracing::warn!(
+            connections = connections.len(),
+            "the grace time is over; calls in flight are cut"
+        );
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The next connection and its slot. An error of `accept` is logged and survived.
+async fn accept(
+    listener: &TcpListener,
+    slots: &Arc<Semaphore>,
+) -> (TcpStream, impl Send + 'static) {
+    loop {
+        // The semaphore is never closed, so this is never an error.
+        let slot = slots.clone().acquire_owned().await;
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, slot),
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::error!(%error, "no connection can be accepted; trying again");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset
+    )
+}
+
+fn builder(settings: &Settings) -> Builder<TokioExecutor> {
+    // Hyper answers heads beyond its own limits with a bare status. Ours are checked in `door`, with a
+    // problem document; hyper's stand at twice as much and keep memory bounded.
+    let head = 2 * (settings.header_bytes + settings.uri_bytes);
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(settings.header_timeout)
+        .max_buf_size(head.max(64 << 10));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
+        .keep_alive_interval(settings.header_timeout)
+        .keep_alive_timeout(settings.header_timeout);
+    builder
+}
+
+struct Connection {
+    builder: Builder<TokioExecutor>,
+    app: Routes,
+    stopping: watch::Receiver<()>,
+    header_timeout: Duration,
+    body_timeout: Duration,
+}
+
+impl Connection {
+    async fn serve(mut self, stream: TcpStream) {
+        // A response is written whole: waiting to fill a packet would only delay it.
+        let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        // A reader who takes nothing for this long holds a response, and perhaps an invocation.
+        stream.set_write_timeout(Some(self.body_timeout));
+
+        let begun = AtomicUsize::new(0);
+        let app = TowerToHyperService::new(self.app);
+        let service = service_fn(|request: Request<Incoming>| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            app.call(request)
+        });
+        let connection = self
+            .builder
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let mut connection = std::pin::pin!(connection);
+        let mut closing = false;
+        let mut seen = 0;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(error, "a connection ended early");
+                    }
+                    return;
+                }
+                _ = self.stopping.changed(), if !closing => {
+                    closing = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                // Hyper's header timeout knows neither silence before the first byte nor HTTP/2. So a
+                // connection that begins no request for this long ends when those that it has are
+                // answered, and is cut if it never had one.
+                () = tokio::time::sleep(self.header_timeout) => {
+                    let last = std::mem::replace(&mut seen, begun.load(Ordering::Relaxed));
+                    if seen == 0 && closing {
+                        return;
+                    }
+                    if seen == last && !closing {
+                        closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+            }
+        }
+    }
+}

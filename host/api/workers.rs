@@ -1,0 +1,77 @@
+//! `GET /workers`: who serves, what each may use and has used at most, and who was refused and why.
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::engine::Origin;
+use crate::registry::Snapshot;
+use crate::worker::{Offered, Refused, Worker};
+
+/// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
+pub(super) fn view(snapshot: &Snapshot) -> Value {
+    let workers: Vec<Value> = snapshot
+        .workers()
+        .iter()
+        .map(|worker| loaded(worker))
+        .collect();
+    let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
+    json!({ "workers": workers, "refused": refused })
+}
+
+fn loaded(worker: &Worker) -> Value {
+    let observed = worker.observed();
+    json!({
+        "worker_id": &**worker.id(),
+        "file": file_name(worker.file()),
+        "code": match worker.origin() {
+            Origin::Compiled => "compiled",
+            Origin::Cached => "cached",
+        },
+        "imports": worker.imports(),
+        "load_score": worker.load_score(),
+        "in_flight": observed.in_flight,
+        "calls": observed.calls,
+        "highest_use": {
+            "memory_bytes": observed.memory_peak,
+            "cpu_ms": ms(observed.cpu_peak),
+            "wall_ms": ms(observed.wall_peak),
+        },
+        "capabilities": worker.offered().iter().map(|offered| capability(offered)).collect::<Vec<_>>(),
+    })
+}
+
+fn capability(offered: &Offered) -> Value {
+    json!({
+        "capability": &*offered.id,
+        "version": offered.capability.version.to_string(),
+        "declared": offered.capability.constraints,
+        "enforced": {
+            "memory_bytes": offered.limits.memory,
+            "wall_ms": ms(offered.limits.wall),
+            "cpu_ms": ms(offered.limits.cpu),
+            "output_bytes": offered.limits.output,
+        },
+    })
+}
+
+fn refusal(refused: &Refused) -> Value {
+    json!({
+        "worker_id": refused.worker_id,
+        "file": file_name(&refused.file),
+        "reasons": refused.reasons,
+    })
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name()
+        .map(OsStr::to_string_lossy)
+        .unwrap_or_default()
+        .into_owned()
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}

@@ -1,0 +1,27 @@
+//! What bindgen makes of `wit/`, and nothing else.
+//!
+//! The world here is the host's view: the imports that it can link and the exports that it looks up.
+//! A worker never has to match it whole; `sandbox` links one interface at a time and `worker` finds
+//! one export at a time.
+
+#![allow(missing_docs, clippy::all)]
+
+wasmtime::component::bindgen!({
+    path: "wit",
+    inline: "
+        package crank:host;
+        world host {
+            import crank:worker/log@0.1.0;
+            import crank:worker/events@0.1.0;
+            export crank:worker/capabilities@0.1.0;
+            export crank:worker/handler@0.1.0;
+        }
+    ",
+    world: "crank:host/host",
+    imports: {
+        // A host function that waits does so as a future: the guest then holds no thread.
+        "crank:worker/events@0.1.0.send": async | trappable,
+        default: trappable,
+    },
+    exports: { default: async },
+});

@@ -1,0 +1,131 @@
+//! The command line: one file per command, each a thin layer over the library.
+//!
+//! Exit codes: 0 done, 1 what was checked or called falls short, 2 usage or configuration.
+
+mod build;
+mod check;
+mod demo;
+mod invoke;
+mod serve;
+
+use std::fmt;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config, LogFormat};
+use crate::engine::{self, Engine};
+
+/// A WebAssembly capability host: components in, verbs over HTTP out.
+#[derive(Parser)]
+#[command(name = "crank", version, after_help = "\
+Examples:
+  crank demo                                      build the repository's workers, serve them, show real calls
+  crank build guests/hello-world --out workers    compile a worker to a component
+  crank check workers                             what do these workers declare, import and lack?
+  crank serve workers                             serve them on 127.0.0.1:8080
+  crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Serve(serve::Serve),
+    Check(check::Check),
+    Invoke(invoke::Invoke),
+    Build(build::Build),
+}
+
+/// Where settings come from, for every command that loads workers.
+#[derive(Args)]
+struct ConfigArgs {
+    /// Configuration file [default: crank.toml in the directory of workers, if there is one]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// Why a command did not do its work, and the exit code that says so.
+enum Ended {
+    /// What was checked or called falls short.
+    Short(String),
+    /// The command line, the configuration or the machine does not allow it.
+    Usage(String),
+}
+
+impl Ended {
+    fn usage(error: impl fmt::Display) -> Self {
+        Ended::Usage(error.to_string())
+    }
+}
+
+/// Runs the command line of this process.
+pub fn run() -> ExitCode {
+    let ended = match Cli::parse().command {
+        Command::Demo(demo) => demo.run(),
+        Command::Serve(serve) => serve.run(),
+        Command::Check(check) => check.run(),
+        Command::Invoke(invoke) => invoke.run(),
+        Command::Build(build) => build.run(),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Ended::Short(message)) => {
+            if !message.is_empty() {
+                eprintln!("crank: {message}");
+            }
+            ExitCode::from(1)
+        }
+        Err(Ended::Usage(message)) => {
+            eprintln!("crank: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The configuration for a directory of workers: flags, then `CRANK_*`, then the file, then defaults.
+fn configure(
+    dir: Option<&Path>,
+    file: Option<&Path>,
+    flags: &[(&str, String)],
+) -> Result<Config, Ended> {
+    let file = match dir {
+        Some(dir) => config::find_file(file, dir),
+        None => file.map(Path::to_owned),
+    };
+    Config::load(flags, file.as_deref(), std::env::vars()).map_err(Ended::usage)
+}
+
+/// Log lines to standard error: `RUST_LOG` chooses which, `default` where it is not set.
+fn log(format: LogFormat, default: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))
+}
+
+fn engine(config: &Config) -> Result<Engine, Ended> {
+    let settings = engine::Settings { instances: config.limits.instances };
+    Engine::new(settings, Some(&config.cache_dir.join("code")))
+        .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
+}
+
+/// Engine and configuration, shared by what is loaded with them.
+fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
+    Ok((engine(&config)?, Arc::new(config)))
+}

@@ -1,0 +1,114 @@
+//! `crank serve`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{ConfigArgs, Ended};
+use crate::api;
+use crate::config::Config;
+use crate::registry::{Registry, Snapshot};
+use crate::router::Router;
+
+/// Serve a directory of components over HTTP.
+///
+/// Every *.wasm in DIR is loaded in parallel; one that may not serve is refused and listed in
+/// GET /workers with its reasons, the others serve. SIGTERM or Ctrl-C ends it: calls in flight
+/// finish within `grace_ms`.
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  crank serve target/workers
+  crank serve target/workers --listen 127.0.0.1:0        a free port; the log says which
+  crank serve target/workers --print-config              what holds, and where it came from
+  CRANK_LIMITS__MEMORY_MB=64 crank serve target/workers
+  curl -d '{\"name\":\"Ada\"}' -H 'content-type: application/json' localhost:8080/invoke/greet/hello_world")]
+pub struct Serve {
+    /// Directory of components
+    dir: PathBuf,
+    /// Address to listen on; only loopback binds as long as no identity is configured
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the configuration that holds and where each value came from, then exit
+    #[arg(long)]
+    print_config: bool,
+}
+
+impl Serve {
+    pub fn run(self) -> Result<(), Ended> {
+        if !self.dir.is_dir() {
+            return Err(Ended::Usage(format!("{} is not a directory", self.dir.display())));
+        }
+        let flags: Vec<_> = self.listen.iter().map(|listen| ("listen", listen.to_string())).collect();
+        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &flags)?;
+        if self.print_config {
+            for setting in config.settings() {
+                println!("{setting}");
+            }
+            return Ok(());
+        }
+        super::log(config.log, "info");
+        super::runtime()?.block_on(serve(config, &self.dir))
+    }
+}
+
+async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
+    let (listener, router, config) = ready(config, dir).await?;
+    let settings = api::Settings::from(config.as_ref());
+    let stop = stop_signal().map_err(Ended::usage)?;
+    api::serve(listener, router, settings, stop).await.map_err(Ended::usage)?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Everything that can fail, before the first request can come.
+pub async fn ready(
+    config: Config,
+    dir: &Path,
+) -> Result<(TcpListener, Arc<Router>, Arc<Config>), Ended> {
+    let (engine, config) = super::host(config)?;
+    let snapshot = Snapshot::load_dir(&engine, &config, dir)
+        .await
+        .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
+    report(&snapshot, dir);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr().map_err(Ended::usage)?;
+    tracing::info!("listening on http://{address}");
+    Ok((listener, Arc::new(Router::new(Registry::new(snapshot))), config))
+}
+
+fn report(snapshot: &Snapshot, dir: &Path) {
+    for worker in snapshot.workers() {
+        let capabilities: Vec<&str> = worker.offered().iter().map(|offered| &*offered.id).collect();
+        tracing::info!(worker = %worker.id(), capabilities = capabilities.join(" "), "loaded");
+    }
+    for refused in snapshot.refused() {
+        for reason in &refused.reasons {
+            tracing::error!(file = %refused.file.display(), "refused: {reason}");
+        }
+    }
+    if snapshot.workers().is_empty() {
+        tracing::warn!("no worker serves: {} holds no component that may", dir.display());
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+pub fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: no new calls, those in flight may finish");
+    })
+}

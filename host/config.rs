@@ -1,0 +1,291 @@
+//! What the operator says: flags, `crank.toml` and `CRANK_*` variables become one `Config`, once.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the defaults.
+//! What is not understood is refused. Nothing here reads the process's own environment or arguments.
+
+mod layers;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::capability::InterfaceEntry;
+use crate::identity::{SpiffeId, TrustDomain};
+
+use layers::Layers;
+use reader::Reader;
+
+/// The file that is read from the served directory where no other is named.
+pub const FILE_NAME: &str = "crank.toml";
+
+/// A number of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ByteCount(u64);
+
+impl ByteCount {
+    /// So many bytes.
+    pub const fn bytes(count: u64) -> Self {
+        Self(count)
+    }
+
+    /// So many MiB.
+    pub const fn mib(count: u32) -> Self {
+        Self((count as u64) << 20)
+    }
+
+    /// The number of bytes.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// All that the operator decided.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the host listens.
+    pub listen: SocketAddr,
+    /// The authority whose SPIFFE ids are accepted.
+    pub trust_domain: TrustDomain,
+    /// Where compiled components are kept.
+    pub cache_dir: PathBuf,
+    /// How long calls in flight may take to end once the host stops.
+    pub grace: Duration,
+    /// `Host` names that are served beside the loopback ones, in lower case, perhaps with a port.
+    pub allowed_hosts: Vec<String>,
+    /// `Origin` values that may call beside the host's own.
+    pub allowed_origins: Vec<String>,
+    /// How log lines look.
+    pub log: LogFormat,
+    /// What one invocation and one request may use.
+    pub limits: LimitSettings,
+    /// What holds for single workers, by the stem of the file that the operator placed.
+    pub workers: BTreeMap<String, WorkerSettings>,
+    settings: Vec<Setting>,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// The section `[limits]`: defaults for invocations, and caps of the host's own surface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// Memories and tables of one invocation together.
+    pub memory: ByteCount,
+    /// Wall-clock time of one invocation.
+    pub wall: Duration,
+    /// CPU time of one invocation.
+    pub cpu: Duration,
+    /// Body of one request.
+    pub input: ByteCount,
+    /// Answer of one invocation, its events included.
+    pub output: ByteCount,
+    /// File of one component.
+    pub component: ByteCount,
+    /// Head of one request: request line and header fields.
+    pub header: ByteCount,
+    /// Target of one request.
+    pub uri: ByteCount,
+    /// Time to send the head of a request.
+    pub header_timeout: Duration,
+    /// Time to send the body of a request.
+    pub body_timeout: Duration,
+    /// Component instances at once: the size of the pool.
+    pub instances: u32,
+}
+
+/// A section `[workers."FILE-STEM"]`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WorkerSettings {
+    /// Interfaces that this worker may use beside those that every worker may.
+    pub grants: Vec<InterfaceEntry>,
+    /// Interfaces that this worker may not use, whatever else says so.
+    pub deny: Vec<InterfaceEntry>,
+    /// Replaces the worker's own `max_memory_mb` and the default.
+    pub memory: Option<ByteCount>,
+    /// Replaces the default wall-clock time.
+    pub wall: Option<Duration>,
+    /// Replaces the worker's own `max_cpu_ms` and the default.
+    pub cpu: Option<Duration>,
+    /// The identity that belongs to this file and to no other.
+    pub spiffe_id: Option<SpiffeId>,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nobody said otherwise.
+    Default,
+    /// The configuration file.
+    File(PathBuf),
+    /// An environment variable, by name.
+    Environment(String),
+    /// A flag of the command line, with its dashes.
+    Flag(String),
+}
+
+/// One value that holds, for `--print-config`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Setting {
+    /// The key as `crank.toml` writes it, sections before dots.
+    pub key: String,
+    /// The value.
+    pub value: toml::Value,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Everything that is wrong with a configuration, a line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(pub Vec<String>);
+
+/// The file to read: the named one, or `crank.toml` in the served directory if there is one.
+pub fn find_file(named: Option<&Path>, served: &Path) -> Option<PathBuf> {
+    match named {
+        Some(path) => Some(path.to_owned()),
+        // A file that is there and cannot be read is an error later, never silently passed over.
+        None => Some(served.join(FILE_NAME)).filter(|path| path.symlink_metadata().is_ok()),
+    }
+}
+
+impl Config {
+    /// Joins flags (key and value: `("listen", "127.0.0.1:0")`), the file and the environment.
+    pub fn load(
+        flags: &[(&str, String)],
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let mut reader = Reader::new(Layers::gather(flags, file, environment)?);
+        let config = Self::read(&mut reader);
+        let (settings, mut problems) = reader.finish();
+        match config {
+            Some(config) if problems.is_empty() => Ok(Self { settings, ..config }),
+            _ => {
+                problems.dedup();
+                Err(ConfigError(problems))
+            }
+        }
+    }
+
+    fn read(reader: &mut Reader) -> Option<Self> {
+        // Every key is read before the first `?`, so that all problems are told at once.
+        let listen = reader.listen("listen");
+        let trust_domain = reader.text("trust_domain", TrustDomain::parse);
+        let cache_dir = reader.path("cache_dir");
+        let grace = reader.milliseconds("grace_ms", 0..=600_000);
+        let allowed_hosts = reader.list("allowed_hosts", reader::host);
+        let allowed_origins = reader.list("allowed_origins", reader::origin);
+        let log = reader.text("log", |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err("must be \"text\" or \"json\""),
+        });
+        let limits = LimitSettings::read(reader);
+        let workers = reader.workers(trust_domain.as_ref());
+        Some(Self {
+            listen: listen?,
+            trust_domain: trust_domain?,
+            cache_dir: cache_dir?,
+            grace: grace?,
+            allowed_hosts: allowed_hosts?,
+            allowed_origins: allowed_origins?,
+            log: log?,
+            limits: limits?,
+            workers,
+            settings: Vec::new(),
+        })
+    }
+
+    /// What holds and where it came from, in the order of the documentation.
+    pub fn settings(&self) -> &[Setting] {
+        &self.settings
+    }
+}
+
+impl LimitSettings {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        const DAY_MS: u64 = 86_400_000;
+        let memory = reader.mebibytes("limits.memory_mb", 1..=16_384);
+        let wall = reader.milliseconds("limits.wall_ms", 1..=DAY_MS);
+        let cpu = reader.milliseconds("limits.cpu_ms", 1..=DAY_MS);
+        let input = reader.mebibytes("limits.input_mb", 1..=4096);
+        let output = reader.mebibytes("limits.output_mb", 1..=4096);
+        let component = reader.mebibytes("limits.component_mb", 1..=4096);
+        // Hyper reads heads into a buffer of at least 8 KiB.
+        let header = reader
+            .number("limits.header_bytes", 8192..=1 << 20)
+            .map(ByteCount::bytes);
+        // The `http` crate holds targets of up to 65,534 bytes.
+        let uri = reader
+            .number("limits.uri_bytes", 256..=65_534)
+            .map(ByteCount::bytes);
+        let header_timeout = reader.milliseconds("limits.header_timeout_ms", 100..=600_000);
+        let body_timeout = reader.milliseconds("limits.body_timeout_ms", 100..=600_000);
+        // 10,000 slots take 42 TiB of address space; 30,000 no longer fit.
+        let instances = reader.number("limits.instances", 1..=10_000);
+        if let (Some(header), Some(uri)) = (header, uri)
+            && uri > header
+        {
+            reader.problem(
+                "limits.uri_bytes",
+                "must not be more than limits.header_bytes, of which it is a part",
+            );
+        }
+        Some(Self {
+            memory: memory?,
+            wall: wall?,
+            cpu: cpu?,
+            input: input?,
+            output: output?,
+            component: component?,
+            header: header?,
+            uri: uri?,
+            header_timeout: header_timeout?,
+            body_timeout: body_timeout?,
+            instances: u32::try_from(instances?).ok()?,
+        })
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "file {}", path.display()),
+            Self::Environment(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => write!(f, "flag {name}"),
+        }
+    }
+}
+
+/// A line of TOML that says the same, with the origin as its comment.
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} = {}  # {}",
+            self.key,
+            self.value,
+            self.origin.to_string().escape_debug()
+        )
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests;

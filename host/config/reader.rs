@@ -1,0 +1,340 @@
+//! Takes values out of the layers as types, and gathers what is wrong on the way.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::{Table, Value};
+
+use super::layers::Layers;
+use super::{ByteCount, Origin, Setting, WorkerSettings};
+use crate::capability::{InterfaceEntry, Required};
+use crate::identity::{SpiffeId, TrustDomain};
+
+pub(super) struct Reader {
+    layers: Layers,
+    settings: Vec<Setting>,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    pub(super) fn new(mut layers: Layers) -> Self {
+        let problems = std::mem::take(&mut layers.problems);
+        Self {
+            layers,
+            settings: Vec::new(),
+            problems,
+        }
+    }
+
+    pub(super) fn finish(self) -> (Vec<Setting>, Vec<String>) {
+        (self.settings, self.problems)
+    }
+
+    /// Notes what is wrong with a key, with where its value came from.
+    pub(super) fn problem(&mut self, key: &str, reason: impl Display) {
+        let origin = self
+            .layers
+            .values
+            .get(key)
+            .map_or(&Origin::Default, |(_, origin)| origin);
+        self.problems.push(format!("{origin}: {key}: {reason}"));
+    }
+
+    /// Takes a key out as a type, and notes the value that holds.
+    fn take<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&Value) -> Result<(T, Value), String>,
+    ) -> Option<T> {
+        let (value, origin) = self.layers.values.get(key)?;
+        match read(value) {
+            Ok((read, value)) => {
+                self.settings.push(Setting {
+                    key: key.to_owned(),
+                    value,
+                    origin: origin.clone(),
+                });
+                Some(read)
+            }
+            Err(reason) => {
+                self.problem(key, reason);
+                None
+            }
+        }
+    }
+
+    pub(super) fn text<T, E: Display>(
+        &mut self,
+        key: &str,
+        read: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        self.take(key, |value| {
+            let text = value.as_str().ok_or("must be a text in quotes")?;
+            let read = read(text).map_err(|error| error.to_string())?;
+            Ok((read, value.clone()))
+        })
+    }
+
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        self.text(key, |text| match text {
+            "" => Err("is not set, and neither XDG_CACHE_HOME nor HOME names a place; set it"),
+            text => Ok(PathBuf::from(text)),
+        })
+    }
+
+    pub(super) fn number(&mut self, key: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
+        self.take(key, |value| {
+            let number = number(value, &allowed)?;
+            // Anything that came as text is a number by now.
+            Ok((
+                number,
+                i64::try_from(number).map_or_else(|_| value.clone(), Value::Integer),
+            ))
+        })
+    }
+
+    pub(super) fn milliseconds(
+        &mut self,
+        key: &str,
+        allowed: RangeInclusive<u64>,
+    ) -> Option<Duration> {
+        self.number(key, allowed).map(Duration::from_millis)
+    }
+
+    pub(super) fn mebibytes(
+        &mut self,
+        key: &str,
+        allowed: RangeInclusive<u64>,
+    ) -> Option<ByteCount> {
+        self.number(key, allowed)
+            .and_then(|count| u32::try_from(count).ok())
+            .map(ByteCount::mib)
+    }
+
+    pub(super) fn list(
+        &mut self,
+        key: &str,
+        check: impl Fn(&str) -> Result<String, String>,
+    ) -> Option<Vec<String>> {
+        self.take(key, |value| {
+            let texts = texts(value)?;
+            let list = texts
+                .iter()
+                .map(|text| check(text))
+                .collect::<Result<Vec<String>, String>>()?;
+            Ok((
+                list.clone(),
+                Value::Array(list.into_iter().map(Value::String).collect()),
+            ))
+        })
+    }
+
+    pub(super) fn listen(&mut self, key: &str) -> Option<SocketAddr> {
+        self.text(key, |text| {
+            let address: SocketAddr =
+                text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080".to_owned())?;
+            if address.ip().is_loopback() {
+                return Ok(address);
+            }
+            // Anybody who reaches the port could call every worker in anybody's name.
+            Err(format!(
+                "{address} can be reached from other machines, and this host has no identities to tell callers apart; use a loopback address such as 127.0.0.1:{}",
+                address.port()
+            ))
+        })
+    }
+
+    pub(super) fn workers(
+        &mut self,
+        domain: Option<&TrustDomain>,
+    ) -> BTreeMap<String, WorkerSettings> {
+        let sections = std::mem::take(&mut self.layers.workers);
+        let mut workers: BTreeMap<String, WorkerSettings> = BTreeMap::new();
+        for (stem, section) in sections {
+            let settings = self.worker(&stem, &section);
+            let id = settings.spiffe_id.as_ref();
+            if let (Some(id), Some(domain)) = (id, domain)
+                && !id.is_member_of(domain)
+            {
+                self.worker_problem(
+                    &stem,
+                    "spiffe_id",
+                    format!("{id} is outside of the trust domain {domain}"),
+                );
+            }
+            if let Some(id) = id
+                && let Some((other, _)) = workers
+                    .iter()
+                    .find(|(_, other)| other.spiffe_id.as_ref() == Some(id))
+            {
+                self.worker_problem(
+                    &stem,
+                    "spiffe_id",
+                    format!("{id} is bound to workers.{other:?} already"),
+                );
+            }
+            workers.insert(stem, settings);
+        }
+        workers
+    }
+
+    fn worker(&mut self, stem: &str, section: &Table) -> WorkerSettings {
+        let day_ms = 1..=86_400_000;
+        let megabytes = self.worker_key(stem, section, "memory_mb", |value| {
+            number(value, &(1..=16_384))
+        });
+        let wall = self.worker_key(stem, section, "wall_ms", |value| number(value, &day_ms));
+        let cpu = self.worker_key(stem, section, "cpu_ms", |value| number(value, &day_ms));
+        WorkerSettings {
+            grants: self
+                .worker_key(stem, section, "grants", interfaces)
+                .unwrap_or_default(),
+            deny: self
+                .worker_key(stem, section, "deny", interfaces)
+                .unwrap_or_default(),
+            memory: megabytes
+                .and_then(|count| u32::try_from(count).ok())
+                .map(ByteCount::mib),
+            wall: wall.map(Duration::from_millis),
+            cpu: cpu.map(Duration::from_millis),
+            spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
+                let text = value.as_str().ok_or("must be a text in quotes")?;
+                SpiffeId::parse(text).map_err(|error| error.to_string())
+            }),
+        }
+    }
+
+    fn worker_key<T>(
+        &mut self,
+        stem: &str,
+        section: &Table,
+        key: &str,
+        read: impl FnOnce(&Value) -> Result<T, String>,
+    ) -> Option<T> {
+        let value = section.get(key)?;
+        match read(value) {
+            Ok(read) => {
+                let origin = self
+                    .layers
+                    .file
+                    .clone()
+                    .map_or(Origin::Default, Origin::File);
+                let stem = Value::String(stem.to_owned());
+                self.settings.push(Setting {
+                    key: format!("workers.{stem}.{key}"),
+                    value: value.clone(),
+                    origin,
+                });
+                Some(read)
+            }
+            Err(reason) => {
+                self.worker_problem(stem, key, reason);
+                None
+            }
+        }
+    }
+
+    fn worker_problem(&mut self, stem: &str, key: &str, reason: impl Display) {
+        let origin = self
+            .layers
+            .file
+            .clone()
+            .map_or(Origin::Default, Origin::File);
+        self.problems
+            .push(format!("{origin}: workers.{stem:?}.{key}: {reason}"));
+    }
+}
+
+/// A whole number within bounds; text comes from the environment, a flag or the defaults.
+fn number(value: &Value, allowed: &RangeInclusive<u64>) -> Result<u64, String> {
+    let number = match value {
+        Value::Integer(number) => u64::try_from(*number).ok(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    number
+        .filter(|number| allowed.contains(number))
+        .ok_or_else(|| {
+            format!(
+                "must be a whole number from {} to {}",
+                allowed.start(),
+                allowed.end()
+            )
+        })
+}
+
+/// A list of texts; commas part them in the environment and in flags.
+fn texts(value: &Value) -> Result<Vec<String>, String> {
+    let wrong = || "must be a list of texts, such as [\"a\", \"b\"]".to_owned();
+    match value {
+        Value::String(text) => Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+            .collect()),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| item.as_str().map(str::to_owned).ok_or_else(wrong))
+            .collect(),
+        _ => Err(wrong()),
+    }
+}
+
+/// Interfaces that are granted or denied, in the syntax of `required_capabilities`.
+fn interfaces(value: &Value) -> Result<Vec<InterfaceEntry>, String> {
+    let entry = |text: &String| match Required::parse(text) {
+        Ok(Required::Interface(entry)) => Ok(entry),
+        Ok(Required::Capability { .. }) => Err(format!(
+            "\"{text}\" is a capability; only interfaces, \"namespace:package/interface\", stand here"
+        )),
+        Err(error) => Err(format!("{text:?}: {error}")),
+    };
+    if !value.is_array() {
+        return Err("must be a list of texts, such as [\"wasi:keyvalue/store\"]".to_owned());
+    }
+    texts(value)?.iter().map(entry).collect()
+}
+
+/// A name for the `Host` header: `crank.example`, perhaps with a port.
+pub(super) fn host(text: &str) -> Result<String, String> {
+    let (name, port) = match text.rsplit_once(':') {
+        Some((name, port)) if !name.ends_with(':') && !port.ends_with(']') => (name, Some(port)),
+        _ => (text, None),
+    };
+    let name_fits = match name
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => {
+            (1..=253).contains(&name.len())
+                && name
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
+        }
+    };
+    if name_fits && port.is_none_or(|port| port.parse::<u16>().is_ok()) {
+        return Ok(text.to_ascii_lowercase());
+    }
+    Err(format!(
+        "{text:?} is not a host name, perhaps with a port: \"crank.example\" or \"crank.example:8080\""
+    ))
+}
+
+/// An origin as browsers write it (RFC 6454): scheme, host and port, no path.
+pub(super) fn origin(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match rest.map(host) {
+        Some(Ok(_)) => Ok(text.to_ascii_lowercase()),
+        _ => Err(format!(
+            "{text:?} is not an origin: scheme, host and perhaps a port, such as \"https://crank.example\""
+        )),
+    }
+}

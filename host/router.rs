@@ -1,0 +1,161 @@
+//! The way of a call: look up, validate, choose, run, validate.
+//!
+//! Protocols must not enter this room: a call comes in as types and leaves as types.
+
+mod check;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use semver::VersionReq;
+use tokio::sync::mpsc;
+
+use crate::error::{Code, Failure};
+use crate::limits::Usage;
+use crate::registry::{Candidate, Registry};
+use crate::sandbox::{Event, Invocation, Outcome, Payload};
+use crate::worker::Temperature;
+
+/// Events that wait for a slow caller before the worker has to wait too.
+pub const EVENTS_BUFFERED: usize = 64;
+
+/// What a caller asks for.
+#[derive(Debug)]
+pub struct Call {
+    /// Unique on this host.
+    pub request_id: String,
+    /// What is done.
+    pub verb: String,
+    /// To what. Absent: the only name under the verb.
+    pub name: Option<String>,
+    /// Which versions will do.
+    pub version: Option<VersionReq>,
+    /// The input as it arrived.
+    pub input: Payload,
+    /// Query parameters in order, decoded, `version` not among them.
+    pub parameters: Vec<(String, String)>,
+    /// SPIFFE id of who calls, where the host knows.
+    pub caller: Option<String>,
+    /// Lowers the worker's wall-clock limit for this call; never raises it.
+    pub timeout: Option<Duration>,
+    /// W3C trace context, handed on to the worker.
+    pub traceparent: Option<String>,
+    /// Where events go, [`EVENTS_BUFFERED`] of them; without it they are dropped.
+    pub events: Option<mpsc::Sender<Event>>,
+}
+
+/// What a worker answered, valid against its own schema.
+#[derive(Debug)]
+pub struct Answer {
+    /// The answer itself.
+    pub payload: Payload,
+    /// Who answered.
+    pub worker_id: Arc<str>,
+    /// How the code that answered came to be ready.
+    pub cold: Temperature,
+    /// What it used.
+    pub usage: Usage,
+}
+
+/// Routes calls to the workers of a registry.
+pub struct Router {
+    registry: Registry,
+}
+
+impl Router {
+    /// A router over a registry.
+    pub fn new(registry: Registry) -> Self {
+        Self { registry }
+    }
+
+    /// What calls are routed by.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Answers one call. Dropping the future ends the invocation.
+    ///
+    /// # Errors
+    ///
+    /// Any failure code; once a worker was chosen, the failure names it.
+    pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
+        let snapshot = self.registry.snapshot();
+        let names = snapshot.names(&call.verb).ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
+        let candidate = choose(candidates(names, &call)?, &call)?;
+        let worker = &candidate.worker;
+        let answered = serve(candidate, call).await;
+        answered.map_err(|mut failure| {
+            failure.worker_id = Some(worker.id().to_string());
+            failure
+        })
+    }
+}
+
+/// Everyone who offers what the call names.
+fn candidates<'a>(
+    names: &'a BTreeMap<String, Vec<Candidate>>,
+    call: &Call,
+) -> Result<&'a [Candidate], Failure> {
+    let known = || names.keys().map(|name| format!("{}:{name}", call.verb)).collect::<Vec<_>>().join(", ");
+    match &call.name {
+        Some(name) => names
+            .get(name)
+            .map(Vec::as_slice)
+            .ok_or_else(|| unknown(call, &format!("this verb has {}", known()))),
+        None if names.len() == 1 => Ok(names.values().next().map_or(&[], Vec::as_slice)),
+        None => Err(Failure::new(
+            Code::AmbiguousCapability,
+            format!("`{}` alone names several capabilities: {}", call.verb, known()),
+        )),
+    }
+}
+
+/// The highest version that will do, by the worker with the fewest invocations in flight.
+fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate, Failure> {
+    candidates
+        .iter()
+        .filter(|candidate| match &call.version {
+            Some(wanted) => wanted.matches(&candidate.offered.capability.version),
+            None => true,
+        })
+        .max_by_key(|candidate| {
+            (&candidate.offered.capability.version, std::cmp::Reverse(candidate.worker.observed().in_flight))
+        })
+        .ok_or_else(|| {
+            let versions: Vec<String> = candidates
+                .iter()
+                .map(|candidate| candidate.offered.capability.version.to_string())
+                .collect();
+            unknown(call, &format!("no version of it matches; there is {}", versions.join(", ")))
+        })
+}
+
+async fn serve(candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
+    let Candidate { worker, offered } = candidate;
+    let input = check::input(offered, call.input, &call.parameters).await?;
+    let wall = call.timeout.map_or(offered.limits.wall, |timeout| timeout.min(offered.limits.wall));
+    let cold = worker.temperature();
+    let Outcome { result, usage } = worker
+        .invoke(
+            Invocation {
+                id: call.request_id,
+                capability: offered.id.clone(),
+                input,
+                parameters: call.parameters,
+                caller: call.caller,
+                deadline: Instant::now() + wall,
+                context: call.traceparent.map(|trace| ("traceparent".to_owned(), trace)).into_iter().collect(),
+                events: call.events,
+            },
+            offered.limits,
+        )
+        .await;
+    let payload = check::output(offered, result?).await?;
+    Ok(Answer { payload, worker_id: worker.id().clone(), cold, usage })
+}
+
+fn unknown(call: &Call, why: &str) -> Failure {
+    let name = call.name.as_deref().map(|name| format!(":{name}")).unwrap_or_default();
+    Failure::new(Code::UnknownCapability, format!("unknown capability `{}{name}`; {why}", call.verb))
+}

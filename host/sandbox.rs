@@ -1,0 +1,129 @@
+//! One invocation in, one outcome out.
+//!
+//! Each invocation gets a Store, an instance and a Meter of its own; all of it is gone when the
+//! outcome is there, or when the future is dropped half-way. What is linked is what was granted.
+//! Registries, schemas and protocols must not enter this room.
+
+mod guest;
+mod link;
+mod outcome;
+mod run;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+use wasmtime::component::{Component, InstancePre};
+
+use crate::bindings::exports::crank::worker::{capabilities, handler};
+use crate::engine::Engine;
+use crate::error::Failure;
+use crate::limits::{Limits, Usage};
+use crate::policy::Grants;
+
+pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declared;
+
+pub(crate) use guest::Guest;
+pub use link::imports;
+
+/// A body with its media type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Payload {
+    /// Media type as in RFC 9110, section 8.3.1.
+    pub media_type: String,
+    /// The bytes, not encoded.
+    pub body: Bytes,
+}
+
+/// One Server-Sent Event. `id` and `event` hold no line breaks; `event` is never the host's own
+/// `result` or `error`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The event's id.
+    pub id: Option<String>,
+    /// The event's type.
+    pub event: Option<String>,
+    /// The event's text.
+    pub data: String,
+}
+
+/// What one invocation is asked to do. The input has been validated.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The request's id.
+    pub id: String,
+    /// `verb:name`.
+    pub capability: Arc<str>,
+    /// The input.
+    pub input: Payload,
+    /// Query parameters of a raw input.
+    pub parameters: Vec<(String, String)>,
+    /// SPIFFE id of who calls, where the host knows.
+    pub caller: Option<String>,
+    /// When the host gives up on it.
+    pub deadline: Instant,
+    /// What travels along: `traceparent`.
+    pub context: Vec<(String, String)>,
+    /// Where events go; without it they are dropped.
+    pub events: Option<mpsc::Sender<Event>>,
+}
+
+/// How an invocation ended and what it used.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The worker's answer, not yet validated, or why there is none.
+    pub result: Result<Payload, Failure>,
+    /// What it used, also where it failed.
+    pub usage: Usage,
+}
+
+/// A component that is compiled, linked to what it was granted, and ready to be instantiated.
+pub struct Sandbox {
+    engine: Engine,
+    worker: Arc<str>,
+    pre: InstancePre<Guest>,
+    handler: handler::GuestIndices,
+}
+
+impl Sandbox {
+    /// Links a component to what it was granted, and to nothing else.
+    ///
+    /// # Errors
+    ///
+    /// It imports what was not granted, or exports no handler of a version that this host speaks.
+    pub fn new(
+        engine: &Engine,
+        worker: Arc<str>,
+        component: &Component,
+        grants: &Grants,
+    ) -> wasmtime::Result<Self> {
+        let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
+        let handler = handler::GuestIndices::new(&pre)?;
+        Ok(Self { engine: engine.clone(), worker, pre, handler })
+    }
+
+    /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.
+    pub async fn invoke(&self, invocation: Invocation, limits: Limits) -> Outcome {
+        run::invoke(self, invocation, limits).await
+    }
+}
+
+/// Asks a component what it offers, in a sandbox with no power at all: what it imports beyond the
+/// powerless interfaces traps when called.
+///
+/// # Errors
+///
+/// It exports no `declare` of a version that this host speaks, or `declare` failed.
+pub async fn declare(
+    engine: &Engine,
+    worker: Arc<str>,
+    component: &Component,
+    limits: Limits,
+) -> Result<Declared, Failure> {
+    let pre = link::powerless(engine, component)
+        .map_err(|error| outcome::failed(&error, None))?;
+    let indices = capabilities::GuestIndices::new(&pre)
+        .map_err(|error| outcome::failed(&error, None))?;
+    run::declare(engine, worker, &pre, &indices, limits).await
+}

@@ -1,0 +1,175 @@
+//! What a Store holds for its guest, and the host functions that the guest may call.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+use tracing::Level;
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+
+use super::Event;
+use crate::bindings::crank::worker::{events, log, types};
+use crate::limits::{CpuClock, Limits, Meter, Stop};
+
+/// The longest log line, in bytes; the rest is cut.
+const LOG_LINE: usize = 8 << 10;
+/// What one invocation may log in all, in bytes; further lines are dropped and counted.
+const LOG_TOTAL: usize = 64 << 10;
+/// The longest id or type of an event, in bytes.
+const EVENT_NAME: usize = 256;
+/// Host objects (streams, descriptors) that one invocation may hold.
+const RESOURCES: usize = 1024;
+/// Random bytes that one call may ask for.
+const RANDOM: u64 = 1 << 20;
+
+/// A Store's data: one invocation's accounts and the ends of its channels.
+pub(crate) struct Guest {
+    pub meter: Meter,
+    pub cpu: Arc<CpuClock>,
+    pub limits: Limits,
+    pub deadline: Instant,
+    /// The guest's last words, if it panicked.
+    pub panic: Option<String>,
+    worker: Arc<str>,
+    request: String,
+    events: Option<mpsc::Sender<Event>>,
+    logged: usize,
+    log_dropped: usize,
+    wasi: Option<Box<Wasi>>,
+}
+
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+}
+
+impl Guest {
+    pub fn new(
+        worker: Arc<str>,
+        request: String,
+        limits: Limits,
+        deadline: Instant,
+        events: Option<mpsc::Sender<Event>>,
+    ) -> Self {
+        Self {
+            meter: Meter::new(limits.memory),
+            cpu: Arc::new(CpuClock::new()),
+            limits,
+            deadline,
+            panic: None,
+            worker,
+            request,
+            events,
+            logged: 0,
+            log_dropped: 0,
+            wasi: None,
+        }
+    }
+
+    /// Asked at every tick: which limit, if any, has been reached.
+    pub fn stop(&self) -> Option<Stop> {
+        if self.cpu.tick() >= self.limits.cpu {
+            Some(Stop::Cpu)
+        } else if Instant::now() >= self.deadline {
+            Some(Stop::Deadline)
+        } else {
+            None
+        }
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        if self.log_dropped > 0 {
+            tracing::warn!(
+                target: "worker", worker = %self.worker, request_id = %self.request,
+                lines = self.log_dropped, "log lines dropped: over {LOG_TOTAL} bytes in one invocation"
+            );
+        }
+    }
+}
+
+/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams. Made when
+/// the guest first asks, since most never do.
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let wasi = self.wasi.get_or_insert_with(|| {
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(RESOURCES);
+            Box::new(Wasi { ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(), table })
+        });
+        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+    }
+}
+
+impl types::Host for Guest {}
+
+impl log::Host for Guest {
+    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        let line = escaped(&message);
+        self.logged = self.logged.saturating_add(line.len());
+        if self.logged > LOG_TOTAL {
+            self.log_dropped += 1;
+            return Ok(());
+        }
+        // A macro and not a function: tracing wants the level at compile time.
+        macro_rules! emit {
+            ($level:expr) => {
+                tracing::event!(target: "worker", $level, worker = %self.worker, request_id = %self.request, "{line}")
+            };
+        }
+        match level {
+            log::Level::Trace => emit!(Level::TRACE),
+            log::Level::Debug => emit!(Level::DEBUG),
+            log::Level::Info => emit!(Level::INFO),
+            log::Level::Warn => emit!(Level::WARN),
+            log::Level::Error => emit!(Level::ERROR),
+        }
+        Ok(())
+    }
+
+    fn panicked(&mut self, message: String) -> wasmtime::Result<()> {
+        self.panic = Some(escaped(&message));
+        Ok(())
+    }
+}
+
+impl events::Host for Guest {
+    async fn send(
+        &mut self,
+        event: types::Event,
+    ) -> wasmtime::Result<Result<(), events::Closed>> {
+        for name in [&event.id, &event.event].into_iter().flatten() {
+            if name.len() > EVENT_NAME || name.contains(['\r', '\n', '\0']) {
+                wasmtime::bail!("an event's id or type holds a line break or is longer than {EVENT_NAME} bytes");
+            }
+        }
+        if matches!(event.event.as_deref(), Some("result" | "error")) {
+            wasmtime::bail!("event types `result` and `error` belong to the host");
+        }
+        let Some(caller) = &self.events else { return Ok(Ok(())) };
+        let event = Event { id: event.id, event: event.event, data: event.data };
+        Ok(caller
+            .send(event)
+            .await
+            .map_err(|_| events::Closed { reason: "the caller has gone".to_owned() }))
+    }
+}
+
+/// A guest's text as one line of a log: cut, control characters escaped.
+fn escaped(text: &str) -> String {
+    let cut = text.floor_char_boundary(LOG_LINE);
+    let mut line = String::with_capacity(cut);
+    for c in text[..cut].chars() {
+        if c.is_control() {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+    if cut < text.len() {
+        line.push('…');
+    }
+    line
+}

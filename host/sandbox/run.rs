@@ -1,0 +1,132 @@
+//! Running a guest: the Store, the brakes, the clock.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use wasmtime::component::InstancePre;
+use wasmtime::{Store, UpdateDeadline};
+
+use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
+use crate::bindings::crank::worker::types;
+use crate::bindings::exports::crank::worker::{capabilities, handler};
+use crate::engine::Engine;
+use crate::error::Failure;
+use crate::limits::{CpuClock, Limits, Stop, Usage};
+
+/// Beyond the body, an answer carries a media type, a failure its texts: they count too.
+const ENVELOPE: usize = 64 << 10;
+
+pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -> Outcome {
+    let deadline = invocation.deadline;
+    let left = deadline.saturating_duration_since(Instant::now());
+    let Invocation { id, capability, input, parameters, caller, context, events, .. } = invocation;
+    let request = handler::Request {
+        id: id.clone(),
+        capability: capability.as_ref().to_owned(),
+        input: types::Payload { media_type: input.media_type, body: input.body.into() },
+        parameters,
+        caller,
+        deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+        context,
+    };
+    let guest = Guest::new(sandbox.worker.clone(), id, limits, deadline, events);
+    let cpu = guest.cpu.clone();
+    let mut store = store(&sandbox.engine, guest);
+    let began = Instant::now();
+    let mut start = Duration::ZERO;
+    let ended = braked(&sandbox.engine, &cpu, deadline, async {
+        let instance = sandbox.pre.instantiate_async(&mut store).await?;
+        start = began.elapsed();
+        let handler = sandbox.handler.load(&mut store, &instance)?;
+        handler.call_handle(&mut store, &request).await
+    })
+    .await;
+    let usage = Usage {
+        start,
+        run: began.elapsed().saturating_sub(start),
+        cpu: cpu.used(),
+        memory_peak: store.data().meter.peak(),
+    };
+    let result = match ended {
+        Ok(answer) => outcome::answer(answer, limits.output),
+        Err(error) => Err(outcome::failed(&error, store.data().panic.as_deref())),
+    };
+    Outcome { result, usage }
+}
+
+pub async fn declare(
+    engine: &Engine,
+    worker: Arc<str>,
+    pre: &InstancePre<Guest>,
+    indices: &capabilities::GuestIndices,
+    limits: Limits,
+) -> Result<Declared, Failure> {
+    let deadline = Instant::now() + limits.wall;
+    let guest = Guest::new(worker, "declare".to_owned(), limits, deadline, None);
+    let cpu = guest.cpu.clone();
+    let mut store = store(engine, guest);
+    let ended = braked(engine, &cpu, deadline, async {
+        let instance = pre.instantiate_async(&mut store).await?;
+        indices.load(&mut store, &instance)?.call_declare(&mut store).await
+    })
+    .await;
+    ended.map_err(|error| outcome::failed(&error, store.data().panic.as_deref()))
+}
+
+/// A fresh Store with every brake on.
+fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
+    let output = guest.limits.output;
+    let mut store = Store::new(engine.wasm(), guest);
+    store.limiter(|guest| &mut guest.meter);
+    // What the guest hands the host in one call is copied into the host's memory: capped here,
+    // before the copy.
+    store.set_hostcall_fuel(output.saturating_add(ENVELOPE));
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_callback(|store| match store.data().stop() {
+        Some(stop) => Err(stop.into()),
+        None => Ok(UpdateDeadline::Yield(1)),
+    });
+    store
+}
+
+/// Runs a guest's future under the ticker, the deadline (which also holds while the guest waits in a
+/// host function, where no epoch reaches it) and the CPU clock.
+async fn braked<T>(
+    engine: &Engine,
+    cpu: &CpuClock,
+    deadline: Instant,
+    guest: impl Future<Output = wasmtime::Result<T>>,
+) -> wasmtime::Result<T> {
+    let _running = engine.running();
+    let clocked = Clocked { cpu, future: pin!(guest) };
+    match tokio::time::timeout_at(deadline.into(), clocked).await {
+        Ok(ended) => ended,
+        Err(_elapsed) => Err(Stop::Deadline.into()),
+    }
+}
+
+/// Counts the time of each poll.
+struct Clocked<'a, F> {
+    cpu: &'a CpuClock,
+    future: Pin<&'a mut F>,
+}
+
+impl<F: Future> Future for Clocked<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.cpu.enter();
+        let polled = self.future.as_mut().poll(cx);
+        self.cpu.leave();
+        polled
+    }
+}
+
+impl From<types::Payload> for Payload {
+    fn from(payload: types::Payload) -> Self {
+        Self { media_type: payload.media_type, body: payload.body.into() }
+    }
+}
