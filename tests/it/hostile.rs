@@ -176,7 +176,7 @@ fn a_stack_that_overflows_traps() {
         let mut wat = Wat::new("worker-deep", json!([capability("deep")]));
         wat.items = "(func $down (param i64) (call $down (i64.add (local.get 0) (i64.const 1))))".to_owned();
         wat.handle = "(call $down (i64.const 0))".to_owned();
-        let failure = failure(&self::wat(&wat, "").await, "misbehave:deep", "{}").await;
+        let failure = failure(&*self::wat(&wat, "").await, "misbehave:deep", "{}").await;
         assert_eq!(failure.code, Code::Trapped);
         assert!(failure.message.contains("stack"), "{}", failure.message);
     });
@@ -225,7 +225,7 @@ fn an_answer_that_breaks_the_canonical_abi_traps() {
             // 4096 bytes on lies a tag that the contract does not know.
             wat.items = r#"(data (i32.const 4096) "\07")"#.to_owned();
             wat.handle = handle.to_owned();
-            assert_eq!(code(&self::wat(&wat, "").await, "misbehave:broken", "{}").await, Code::Trapped, "{what}");
+            assert_eq!(code(&*self::wat(&wat, "").await, "misbehave:broken", "{}").await, Code::Trapped, "{what}");
         }
     });
 }
@@ -262,7 +262,7 @@ fn a_failures_texts_are_cut() {
         let mut wat = Wat::new("worker-verbose", json!([capability("talk")]));
         let long = "é".repeat(100_000);
         wat.answer = json!({ "err": { "kind": "invalid-input", "message": long, "code": long, "pointer": long } });
-        let failure = failure(&self::wat(&wat, "").await, "misbehave:talk", "{}").await;
+        let failure = failure(&*self::wat(&wat, "").await, "misbehave:talk", "{}").await;
         assert_eq!(failure.code, Code::InvalidInput);
         assert!(failure.message.len() <= 4 << 10);
         assert!(failure.worker_code.is_none_or(|code| code.len() <= 64));

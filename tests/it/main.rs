@@ -1,5 +1,6 @@
 //! Crank from the outside: one binary, a file per feature.
 
+mod build;
 mod hostile;
 mod load;
 mod support;

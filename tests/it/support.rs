@@ -105,7 +105,7 @@ fn build_guests() -> BTreeMap<String, PathBuf> {
         cache_dir: config("").cache_dir.clone(),
         offline: false,
     };
-    let terminal = Terminal::new();
+    let terminal = Terminal::default();
     let built = toolchain::build(&request, &|event| terminal.show(event))
         .unwrap_or_else(|error| panic!("the guests do not build: {error}"));
     built.into_iter().map(|guest| (guest.package, guest.component)).collect()
