@@ -1,1 +1,7 @@
-fn main(){}
+//! Crank from the outside: one binary, a file per feature.
+
+mod build;
+mod hostile;
+mod load;
+mod support;
+mod tidy;

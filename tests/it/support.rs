@@ -1,0 +1,251 @@
+//! What the tests share: guests that are built once, an engine, hosts, and a log to look into.
+
+pub mod component;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::Duration;
+
+use crank::api;
+use crank::config::Config;
+use crank::engine::{Engine, Settings};
+use crank::error::Failure;
+use crank::registry::{Registry, Snapshot};
+use crank::router::{Answer, Call, Router};
+use crank::sandbox::Payload;
+use crank::toolchain::{self, BuildRequest, Terminal};
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+use tracing_subscriber::EnvFilter;
+
+/// Invocations that may live at once: more than the tests need, little address space.
+const INSTANCES: u32 = 64;
+
+/// The runtime of all tests, so that a test knows which threads are there.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build()
+        .expect("threads")
+});
+
+/// The engine of all tests. Its cache outlives them: what did not change is compiled once.
+static ENGINE: LazyLock<Engine> =
+    LazyLock::new(|| engine(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")));
+
+/// Every guest of this repository, by the name of its folder.
+static GUESTS: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(build_guests);
+
+/// What the host wrote to its log, from the first call of [`log`] on.
+static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let writer = Lines(lines.clone());
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::new("crank=debug,worker=trace"))
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .init();
+    lines
+});
+
+#[derive(Clone)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no test died here").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Runs a test on the shared runtime.
+pub fn run<T>(test: impl Future<Output = T>) -> T {
+    LazyLock::force(&LOG);
+    RUNTIME.block_on(test)
+}
+
+/// The log so far, all tests of this process together: look for a name that only one test uses.
+pub fn log() -> String {
+    let lines = LOG.lock().expect("no test died here");
+    String::from_utf8(lines.clone()).expect("the log is UTF-8")
+}
+
+/// An engine of its own, with its code cache in a directory.
+pub fn engine(cache: &Path) -> Engine {
+    Engine::new(Settings { instances: INSTANCES }, Some(cache)).expect("the engine starts")
+}
+
+/// The component of a guest of this repository: `hello-world`.
+pub fn guest(name: &str) -> PathBuf {
+    GUESTS.get(name).unwrap_or_else(|| panic!("guests/{name} does not exist")).clone()
+}
+
+fn build_guests() -> BTreeMap<String, PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // The target directory, wherever it is; cargo names only its folder for tests.
+    let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let request = BuildRequest {
+        crates: vec![root.join("guests")],
+        // Not where `crank demo` serves from: there a hostile worker has no place.
+        out: scratch.join("workers"),
+        target_dir: scratch.parent().expect("it lies in target/").to_owned(),
+        cache_dir: config("").cache_dir.clone(),
+        offline: false,
+    };
+    let terminal = Terminal::default();
+    let built = toolchain::build(&request, &|event| terminal.show(event))
+        .unwrap_or_else(|error| panic!("the guests do not build: {error}"));
+    built.into_iter().map(|guest| (guest.package, guest.component)).collect()
+}
+
+/// A configuration from lines of `crank.toml`, with nothing of this machine's environment but where
+/// caches go.
+pub fn config(toml: &str) -> Arc<Config> {
+    let dir = dir();
+    let file = dir.path().join("crank.toml");
+    std::fs::write(&file, toml).expect("a file in a temporary directory");
+    let places = ["HOME", "XDG_CACHE_HOME"];
+    let environment = std::env::vars().filter(|(name, _)| places.contains(&name.as_str()));
+    Arc::new(Config::load(&[], Some(&file), environment).expect("the test's configuration holds"))
+}
+
+/// A directory that is gone after the test.
+pub fn dir() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// Writes a component into a directory and returns its path.
+pub fn place(dir: &TempDir, stem: &str, component: &[u8]) -> PathBuf {
+    let file = dir.path().join(format!("{stem}.wasm"));
+    std::fs::write(&file, component).expect("a file in a temporary directory");
+    file
+}
+
+/// Loads components with the shared engine.
+pub async fn load(files: Vec<PathBuf>, toml: &str) -> Snapshot {
+    Snapshot::load(&ENGINE, &config(toml), files).await
+}
+
+/// Loads components of which none is refused, and routes calls to them, without HTTP.
+pub async fn router(files: Vec<PathBuf>, toml: &str) -> Arc<Router> {
+    let snapshot = load(files, toml).await;
+    assert!(snapshot.refused().is_empty(), "refused: {:#?}", snapshot.refused());
+    Arc::new(Router::new(Registry::new(snapshot)))
+}
+
+/// A call of `verb:name` with a JSON input.
+pub fn call(capability: &str, input: &str) -> Call {
+    static CALLS: AtomicU64 = AtomicU64::new(0);
+    let (verb, name) = capability.split_once(':').expect("verb:name");
+    Call {
+        request_id: format!("test-{}", CALLS.fetch_add(1, Relaxed)),
+        verb: verb.to_owned(),
+        name: Some(name.to_owned()),
+        version: None,
+        input: Payload {
+            media_type: "application/json".to_owned(),
+            body: input.to_owned().into(),
+        },
+        parameters: Vec::new(),
+        caller: None,
+        timeout: None,
+        traceparent: None,
+        events: None,
+    }
+}
+
+/// Calls `verb:name` with a JSON input.
+pub async fn invoke(router: &Router, capability: &str, input: &str) -> Result<Answer, Failure> {
+    router.invoke(call(capability, input)).await
+}
+
+/// A host that serves on a free loopback port until it is dropped.
+pub struct Host {
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// Follows no redirects and has a timeout, so that no test hangs.
+    pub client: reqwest::Client,
+    /// What it serves.
+    pub router: Arc<Router>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+impl Host {
+    /// Serves these components, none of which is refused, with these lines of `crank.toml`.
+    pub async fn start(files: Vec<PathBuf>, toml: &str) -> Self {
+        let config = config(toml);
+        let router = router(files, toml).await;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let addr = listener.local_addr().expect("it has an address");
+        let (stop, stopped) = oneshot::channel();
+        let settings = api::Settings::from(&*config);
+        let serving = tokio::spawn(api::serve(listener, router.clone(), settings, async {
+            // Dropped or told: both end it.
+            let _ = stopped.await;
+        }));
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(60))
+            .no_proxy()
+            .build()
+            .expect("a client");
+        Self { addr, client, router, stop: Some(stop), serving }
+    }
+
+    /// The URL of a path: `/healthz`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// Posts a body to `/invoke/…`: `invoke("greet/hello_world", "application/json", "{}")`.
+    pub async fn invoke(
+        &self,
+        capability: &str,
+        media_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> reqwest::Response {
+        self.client
+            .post(self.url(&format!("/invoke/{capability}")))
+            .header("content-type", media_type)
+            .body(body)
+            .send()
+            .await
+            .expect("the host answers")
+    }
+
+    /// Sends bytes as they are and reads until the host closes the connection.
+    pub async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut stream = TcpStream::connect(self.addr).await.expect("the host accepts");
+        // A host that has answered already may close before all is sent.
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        answer
+    }
+
+    /// Tells the host to stop and waits until it has.
+    pub async fn stop(mut self) -> io::Result<()> {
+        drop(self.stop.take());
+        (&mut self.serving).await.expect("serving does not panic")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}

@@ -1,0 +1,252 @@
+//! Components of WebAssembly text: workers that no honest compiler would make.
+//!
+//! A worker's records are given as JSON in the contract's own names; they are laid out here as the
+//! canonical ABI wants them (CanonicalABI.md of the component model) and lie ready in the module's
+//! memory. What remains to be written by hand is the misdeed.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{Int, Resolve, SizeAlign, Type, TypeDefKind};
+
+/// Where the data begins: an address that is not null and aligned for everything.
+const BASE: usize = 16;
+
+/// A worker as text. Everything but the declaration may be left at its default.
+#[derive(Clone, Debug)]
+pub struct Wat {
+    /// The contract's record `worker`. Absent options, lists and strings are left out.
+    pub declaration: Value,
+    /// Instructions that run when `declare` is called, before the declaration is returned.
+    pub declare: String,
+    /// Instructions that run when `handle` is called, before the answer is returned.
+    pub handle: String,
+    /// What `handle` returns: `{"ok": payload}` or `{"err": failure}`.
+    pub answer: Value,
+    /// Packages of WIT, each in braces, besides the contract's.
+    pub packages: String,
+    /// Lines of the world: `import test:net/socket;`.
+    pub world: String,
+    /// Imports of the core module.
+    pub imports: String,
+    /// Further fields of the core module.
+    pub items: String,
+    /// Fields that are added to the finished component, where `$main` is the instance of the core
+    /// module.
+    pub component: String,
+}
+
+impl Wat {
+    /// A worker that offers these capabilities and answers `{}`.
+    pub fn new(worker_id: &str, capabilities: Value) -> Self {
+        Self {
+            declaration: json!({ "worker-id": worker_id, "capabilities": capabilities }),
+            declare: String::new(),
+            handle: String::new(),
+            answer: json!({ "ok": { "media-type": "application/json", "body": "{}" } }),
+            packages: String::new(),
+            world: String::new(),
+            imports: String::new(),
+            items: String::new(),
+            component: String::new(),
+        }
+    }
+
+    /// The component's bytes.
+    pub fn build(&self) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        let wit = Path::new(env!("CARGO_MANIFEST_DIR")).join("wit");
+        resolve.push_dir(wit).expect("the contract parses");
+        let source = format!(
+            "package test:guest; {} world guest {{ include crank:worker/worker@0.1.0; {} }}",
+            self.packages, self.world
+        );
+        let package = resolve.push_source("guest.wit", &source).expect("the test's WIT parses");
+        let world = resolve.select_world(&[package], Some("guest")).expect("there is a world");
+
+        let text = self.module(&resolve);
+        let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+            .expect("the world is encoded");
+        let component = ComponentEncoder::default()
+            .validate(true)
+            .module(&module)
+            .and_then(|mut encoder| encoder.encode())
+            .unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+        if self.component.is_empty() {
+            return component;
+        }
+        let mut text = wasmprinter::print_bytes(&component).expect("a component prints");
+        text.insert_str(text.rfind(')').expect("its last parenthesis"), &self.component);
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    fn module(&self, resolve: &Resolve) -> String {
+        let mut data = Data::new(resolve);
+        let declaration = data.place(returned(resolve, "capabilities", "declare"), &self.declaration);
+        let answer = data.place(returned(resolve, "handler", "handle"), &self.answer);
+        let heap = (BASE + data.bytes.len()).next_multiple_of(BASE);
+        let pages = heap.div_ceil(64 << 10);
+        let bytes: String = data.bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
+        let Self { declare, handle, imports, items, .. } = self;
+        let request = "i32 ".repeat(16);
+        format!(
+            r#"(module
+                {imports}
+                (memory (export "memory") {pages})
+                (global $heap (mut i32) (i32.const {heap}))
+                (data (i32.const {BASE}) "{bytes}")
+                (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
+                    (local $at i32)
+                    (local.set $at (global.get $heap))
+                    (global.set $heap (i32.and (i32.const -16)
+                        (i32.add (i32.add (local.get $at) (local.get $size)) (i32.const 15))))
+                    (if (i32.gt_u (global.get $heap) (i32.mul (memory.size) (i32.const 65536)))
+                        (then (drop (memory.grow (i32.add (i32.const 1)
+                            (i32.div_u (local.get $size) (i32.const 65536)))))))
+                    (local.get $at))
+                (func (export "crank:worker/capabilities@0.1.0#declare") (result i32)
+                    {declare} (i32.const {declaration}))
+                (func (export "crank:worker/handler@0.1.0#handle") (param {request}) (result i32)
+                    {handle} (i32.const {answer}))
+                {items})"#
+        )
+    }
+}
+
+/// A capability `misbehave:NAME` that takes and returns any JSON.
+pub fn capability(name: &str) -> Value {
+    json!({
+        "verb": "misbehave", "name": name, "version": "1.0.0", "description": "For tests.",
+        "input": "{}", "output": "{}", "produces": "application/json",
+    })
+}
+
+/// The type that a function of the contract returns.
+fn returned(resolve: &Resolve, interface: &str, function: &str) -> Type {
+    let (_, interface) = resolve
+        .interfaces
+        .iter()
+        .find(|(_, found)| found.name.as_deref() == Some(interface))
+        .expect("the contract has this interface");
+    interface.functions[function].result.expect("it returns something")
+}
+
+/// Static data, laid out by the canonical ABI.
+struct Data<'a> {
+    resolve: &'a Resolve,
+    sizes: SizeAlign,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Data<'a> {
+    fn new(resolve: &'a Resolve) -> Self {
+        let mut sizes = SizeAlign::default();
+        sizes.fill(resolve);
+        Self { resolve, sizes, bytes: Vec::new() }
+    }
+
+    /// Lays out a value of its own and returns its address.
+    fn place(&mut self, ty: Type, value: &Value) -> usize {
+        let at = self.reserve(&ty, 1);
+        self.write(at, &ty, value);
+        BASE + at
+    }
+
+    fn reserve(&mut self, ty: &Type, count: usize) -> usize {
+        let at = self.bytes.len().next_multiple_of(self.sizes.align(ty).align_wasm32());
+        self.bytes.resize(at + self.sizes.size(ty).size_wasm32() * count, 0);
+        at
+    }
+
+    fn put<const N: usize>(&mut self, at: usize, bytes: [u8; N]) {
+        self.bytes[at..at + N].copy_from_slice(&bytes);
+    }
+
+    /// Address and length of a list or a string.
+    fn put_span(&mut self, at: usize, start: usize, length: usize) {
+        self.put(at, ((BASE + start) as u32).to_le_bytes());
+        self.put(at + 4, (length as u32).to_le_bytes());
+    }
+
+    /// Writes a value at an offset. Null is whatever zeros mean: none, the empty list, the empty text.
+    fn write(&mut self, at: usize, ty: &Type, value: &Value) {
+        let resolve = self.resolve;
+        match (ty, value) {
+            (_, Value::Null) => {}
+            (Type::String, Value::String(text)) => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(text.as_bytes());
+                self.put_span(at, start, text.len());
+            }
+            (Type::U32, value) => {
+                let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+                self.put(at, number.expect("a u32").to_le_bytes());
+            }
+            (Type::F64, value) => self.put(at, value.as_f64().expect("a number").to_le_bytes()),
+            (Type::Id(id), value) => self.write_defined(at, &resolve.types[*id].kind, value),
+            (ty, value) => panic!("{value} is not a {ty:?}"),
+        }
+    }
+
+    fn write_defined(&mut self, at: usize, kind: &'a TypeDefKind, value: &Value) {
+        match (kind, value) {
+            (TypeDefKind::Type(ty), value) => self.write(at, ty, value),
+            (TypeDefKind::Record(record), Value::Object(fields)) => {
+                for name in fields.keys() {
+                    assert!(record.fields.iter().any(|field| field.name == *name), "no field {name}");
+                }
+                let offsets = self.sizes.field_offsets(record.fields.iter().map(|field| &field.ty));
+                for ((offset, ty), field) in offsets.into_iter().zip(&record.fields) {
+                    self.write(at + offset.size_wasm32(), ty, &value[&field.name]);
+                }
+            }
+            (TypeDefKind::Tuple(tuple), Value::Array(items)) => {
+                let offsets = self.sizes.field_offsets(&tuple.types);
+                for ((offset, ty), item) in offsets.into_iter().zip(items) {
+                    self.write(at + offset.size_wasm32(), ty, item);
+                }
+            }
+            // Bytes may be given as text.
+            (TypeDefKind::List(Type::U8), Value::String(text)) => {
+                self.write(at, &Type::String, &json!(text));
+            }
+            (TypeDefKind::List(ty), Value::Array(items)) => {
+                let start = self.reserve(ty, items.len());
+                let size = self.sizes.size(ty).size_wasm32();
+                for (index, item) in items.iter().enumerate() {
+                    self.write(start + index * size, ty, item);
+                }
+                self.put_span(at, start, items.len());
+            }
+            (TypeDefKind::Option(ty), value) => self.write_case(at, 1, [Some(ty)], Some(ty), value),
+            (TypeDefKind::Result(result), Value::Object(case)) => {
+                let cases = [result.ok.as_ref(), result.err.as_ref()];
+                let tag = usize::from(!case.contains_key("ok"));
+                let value = case.values().next().expect("`ok` or `err`");
+                self.write_case(at, tag as u8, cases, cases[tag], value);
+            }
+            (TypeDefKind::Enum(cases), Value::String(case)) => {
+                let tag = cases.cases.iter().position(|known| known.name == *case);
+                self.put(at, [tag.expect("a case of the enum") as u8]);
+            }
+            (kind, value) => panic!("{value} is not a {kind:?}"),
+        }
+    }
+
+    fn write_case<const N: usize>(
+        &mut self,
+        at: usize,
+        tag: u8,
+        cases: [Option<&Type>; N],
+        ty: Option<&Type>,
+        value: &Value,
+    ) {
+        self.put(at, [tag]);
+        let offset = self.sizes.payload_offset(Int::U8, cases).size_wasm32();
+        if let Some(ty) = ty {
+            self.write(at + offset, ty, value);
+        }
+    }
+}
