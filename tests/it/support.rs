@@ -62,7 +62,10 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no test died here").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("no test died here")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -85,12 +88,21 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    Engine::new(Settings { instances: INSTANCES }, Some(cache)).expect("the engine starts")
+    Engine::new(
+        Settings {
+            instances: INSTANCES,
+        },
+        Some(cache),
+    )
+    .expect("the engine starts")
 }
 
 /// The component of a guest of this repository: `hello-world`.
 pub fn guest(name: &str) -> PathBuf {
-    GUESTS.get(name).unwrap_or_else(|| panic!("guests/{name} does not exist")).clone()
+    GUESTS
+        .get(name)
+        .unwrap_or_else(|| panic!("guests/{name} does not exist"))
+        .clone()
 }
 
 fn build_guests() -> BTreeMap<String, PathBuf> {
@@ -98,7 +110,7 @@ fn build_guests() -> BTreeMap<String, PathBuf> {
     // The target directory, wherever it is; cargo names only its folder for tests.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let request = BuildRequest {
-        crates: vec![root.join("guests")],
+        crates: vec![root.join("guests"), root.join("guests/hostile")],
         // Not where `crank demo` serves from: there a hostile worker has no place.
         out: scratch.join("workers"),
         target_dir: scratch.parent().expect("it lies in target/").to_owned(),
@@ -108,7 +120,10 @@ fn build_guests() -> BTreeMap<String, PathBuf> {
     let terminal = Terminal::default();
     let built = toolchain::build(&request, &|event| terminal.show(event))
         .unwrap_or_else(|error| panic!("the guests do not build: {error}"));
-    built.into_iter().map(|guest| (guest.package, guest.component)).collect()
+    built
+        .into_iter()
+        .map(|guest| (guest.package, guest.component))
+        .collect()
 }
 
 /// A configuration from lines of `crank.toml`, with nothing of this machine's environment but where
@@ -142,7 +157,11 @@ pub async fn load(files: Vec<PathBuf>, toml: &str) -> Snapshot {
 /// Loads components of which none is refused, and routes calls to them, without HTTP.
 pub async fn router(files: Vec<PathBuf>, toml: &str) -> Arc<Router> {
     let snapshot = load(files, toml).await;
-    assert!(snapshot.refused().is_empty(), "refused: {:#?}", snapshot.refused());
+    assert!(
+        snapshot.refused().is_empty(),
+        "refused: {:#?}",
+        snapshot.refused()
+    );
     Arc::new(Router::new(Registry::new(snapshot)))
 }
 
@@ -203,7 +222,13 @@ impl Host {
             .no_proxy()
             .build()
             .expect("a client");
-        Self { addr, client, router, stop: Some(stop), serving }
+        Self {
+            addr,
+            client,
+            router,
+            stop: Some(stop),
+            serving,
+        }
     }
 
     /// The URL of a path: `/healthz`.
@@ -229,11 +254,14 @@ impl Host {
 
     /// Sends bytes as they are and reads until the host closes the connection.
     pub async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.addr).await.expect("the host accepts");
+        let mut stream = TcpStream::connect(self.addr)
+            .await
+            .expect("the host accepts");
         // A host that has answered already may close before all is sent.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
         answer
     }
 
