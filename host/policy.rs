@@ -1,7 +1,342 @@
-//! stub
-#[derive(Clone,Copy,Debug)]
-pub enum Interface { Log, Events, WasiIo, WasiClocks, WasiRandom, WasiCli, WasiFilesystemTypes }
-pub struct Grants(Vec<Interface>);
-impl Grants { pub fn interfaces(&self) -> impl Iterator<Item = Interface> + '_ { self.0.iter().copied() }
- pub fn powerless() -> Self { use Interface::*; Self(vec![Log, Events, WasiIo, WasiClocks, WasiRandom, WasiCli, WasiFilesystemTypes]) } }
-pub fn decide(_:&str,_:&str,_:&[String],_:&[crate::capability::Capability],_:&crate::config::WorkerSettings)->Result<Grants,Vec<String>>{Ok(Grants::powerless())}
+//! Three sets meet at load: what a component imports, what its worker declares, what the operator
+//! grants. Pure: what comes out says what `sandbox` may link, and nothing else opens a door.
+
+mod offers;
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use semver::Version;
+use serde::Serialize;
+
+use crate::capability::{InterfaceEntry, Required};
+use crate::config::WorkerSettings;
+
+pub use offers::Interface;
+use offers::OFFERS;
+
+/// An interface that a component imports: `crank:worker/log@0.1.0`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Import {
+    /// `crank`
+    pub namespace: String,
+    /// `worker`
+    pub package: String,
+    /// `log`
+    pub interface: String,
+    /// `0.1.0`, where the component names one.
+    pub version: Option<Version>,
+}
+
+impl Import {
+    /// Reads the name of a component's import; `None` if it is not an interface's.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (path, version) = match name.split_once('@') {
+            Some((path, version)) => (path, Some(Version::parse(version).ok()?)),
+            None => (name, None),
+        };
+        // The path alone is an entry without requirement and scope.
+        match Required::parse(path) {
+            Ok(Required::Interface(InterfaceEntry {
+                namespace,
+                package,
+                interface: Some(interface),
+                scope,
+                ..
+            })) if scope.is_empty() => Some(Self {
+                namespace,
+                package,
+                interface,
+                version,
+            }),
+            _ => None,
+        }
+    }
+
+    /// The import's name without its version, as an entry would name it.
+    fn path(&self) -> String {
+        format!("{}:{}/{}", self.namespace, self.package, self.interface)
+    }
+
+    fn is_peers(&self) -> bool {
+        (
+            self.namespace.as_str(),
+            self.package.as_str(),
+            self.interface.as_str(),
+        ) == ("crank", "worker", "peers")
+    }
+}
+
+/// What the operator says about one worker, by the file that the operator placed.
+#[derive(Clone, Copy, Debug)]
+pub struct OperatorGrants<'a> {
+    /// The stem of the worker's file, which names its section in `crank.toml`.
+    pub stem: &'a str,
+    /// Granted beside what is powerless.
+    pub grants: &'a [InterfaceEntry],
+    /// Denied, whatever else says so.
+    pub deny: &'a [InterfaceEntry],
+}
+
+impl<'a> OperatorGrants<'a> {
+    /// Takes the grants out of a worker's section, if there is one.
+    pub fn new(stem: &'a str, settings: Option<&'a WorkerSettings>) -> Self {
+        let (grants, deny) = settings.map_or((&[][..], &[][..]), |settings| {
+            (&settings.grants, &settings.deny)
+        });
+        Self { stem, grants, deny }
+    }
+}
+
+/// What may be linked for a worker: imported, declared where that is needed, and granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    interfaces: BTreeSet<Interface>,
+}
+
+impl Grants {
+    /// No power at all: what `declare` runs with.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// True if the interface is to be linked.
+    pub fn allows(&self, interface: Interface) -> bool {
+        self.interfaces.contains(&interface)
+    }
+
+    /// Everything that is to be linked.
+    pub fn iter(&self) -> impl Iterator<Item = Interface> + '_ {
+        self.interfaces.iter().copied()
+    }
+}
+
+/// Why a worker is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reason {
+    /// Imported, but not declared.
+    Undeclared,
+    /// Declared, but not granted by the operator.
+    NotGranted,
+    /// The operator denies it.
+    Denied,
+    /// The host does not provide it.
+    NotOffered,
+    /// The host provides it at other versions.
+    Version,
+}
+
+/// One import or entry that refuses a worker.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The stem of the worker's file.
+    pub worker: String,
+    /// The import, or the entry of `required_capabilities`, as the worker writes it.
+    pub subject: String,
+    /// Why.
+    pub reason: Reason,
+    /// What is wrong and what would mend it.
+    pub detail: String,
+    /// The line to add or to take away, ready to be pasted, where one would help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<String>,
+}
+
+/// Decides what a worker may reach. `declared` is the union over its capabilities.
+pub fn decide(
+    imports: &[Import],
+    declared: &[Required],
+    operator: &OperatorGrants<'_>,
+) -> Result<Grants, Vec<Refusal>> {
+    let mut grants = Grants::none();
+    let mut refusals = Vec::new();
+    for import in imports.iter().collect::<BTreeSet<_>>() {
+        match judge_import(import, declared, operator) {
+            Ok(interface) => grants.interfaces.extend(interface),
+            Err(refusal) => refusals.push(refusal),
+        }
+    }
+    for (at, required) in declared.iter().enumerate() {
+        let Required::Interface(entry) = required else {
+            continue;
+        };
+        if !declared.iter().take(at).any(|earlier| earlier == required) {
+            refusals.extend(judge_entry(entry, operator).err());
+        }
+    }
+    if refusals.is_empty() {
+        Ok(grants)
+    } else {
+        Err(refusals)
+    }
+}
+
+fn judge_import(
+    import: &Import,
+    declared: &[Required],
+    operator: &OperatorGrants<'_>,
+) -> Result<Option<Interface>, Refusal> {
+    let refuse = |reason, detail: String, line: Option<String>| Refusal {
+        worker: operator.stem.to_owned(),
+        subject: import.to_string(),
+        reason,
+        detail,
+        line,
+    };
+    if let Some(entry) = operator.deny.iter().find(|entry| entry.covers(import)) {
+        let line = deny_line(operator.stem, entry);
+        return Err(refuse(
+            Reason::Denied,
+            format!("imports {import}, which the operator denies: {line}"),
+            Some(line),
+        ));
+    }
+    if let Some(offer) = OFFERS.iter().find(|offer| offer.provides(import)) {
+        return if offer.speaks(import.version.as_ref()) {
+            Ok(offer.links)
+        } else {
+            let spoken = offer.spoken();
+            let detail = format!(
+                "imports {import}; this host speaks {} at {spoken}",
+                import.path()
+            );
+            Err(refuse(Reason::Version, detail, None))
+        };
+    }
+    // Any peer that is declared implies the import that reaches it.
+    let implied = import.is_peers()
+        && declared
+            .iter()
+            .any(|required| matches!(required, Required::Capability { .. }));
+    if implied
+        || declared
+            .iter()
+            .any(|required| matches!(required, Required::Interface(entry) if entry.covers(import)))
+    {
+        let detail = format!("imports {import}, which is not offered by this version of the host");
+        return Err(refuse(Reason::NotOffered, detail, None));
+    }
+    let entry = if import.is_peers() {
+        "verb:name".to_owned()
+    } else {
+        import.path()
+    };
+    let line = format!("required_capabilities: \"{entry}\"");
+    let detail = format!(
+        "imports {import} and does not declare it; its author adds {line} (this version of the host does not offer it yet)"
+    );
+    Err(refuse(Reason::Undeclared, detail, Some(line)))
+}
+
+/// Judges a declared interface, needed or not: a worker that asks for what it may not have is refused.
+fn judge_entry(entry: &InterfaceEntry, operator: &OperatorGrants<'_>) -> Result<(), Refusal> {
+    let refuse = |reason, detail: String, line: Option<String>| Refusal {
+        worker: operator.stem.to_owned(),
+        subject: entry.to_string(),
+        reason,
+        detail,
+        line,
+    };
+    if let Some(denied) = operator.deny.iter().find(|denied| denied.overlaps(entry)) {
+        let line = deny_line(operator.stem, denied);
+        return Err(refuse(
+            Reason::Denied,
+            format!("declares {entry}, which the operator denies: {line}"),
+            Some(line),
+        ));
+    }
+    if OFFERS.iter().any(|offer| offer.is_meant(entry)) {
+        return match OFFERS
+            .iter()
+            .find(|offer| offer.is_meant(entry) && !offer.meets(entry))
+        {
+            Some(offer) => {
+                let detail = format!(
+                    "declares {entry}; this host speaks it at {}",
+                    offer.spoken()
+                );
+                Err(refuse(Reason::Version, detail, None))
+            }
+            None if entry.scope.is_empty() => Ok(()),
+            None => {
+                let detail = format!(
+                    "declares {entry}, but this interface has nothing that a scope could narrow; remove the brackets"
+                );
+                Err(refuse(Reason::NotOffered, detail, None))
+            }
+        };
+    }
+    if operator.grants.iter().any(|grant| grant.grants(entry)) {
+        let detail = format!("declares {entry}, which is not offered by this version of the host");
+        return Err(refuse(Reason::NotOffered, detail, None));
+    }
+    let line = format!("[workers.{:?}] grants = [\"{entry}\"]", operator.stem);
+    let detail = format!(
+        "declares {entry}, which the operator does not grant; the operator adds {line} (this version of the host does not offer it yet)"
+    );
+    Err(refuse(Reason::NotGranted, detail, Some(line)))
+}
+
+fn deny_line(stem: &str, entry: &InterfaceEntry) -> String {
+    format!("[workers.{stem:?}] deny = [\"{entry}\"]")
+}
+
+impl InterfaceEntry {
+    fn same_package(&self, namespace: &str, package: &str) -> bool {
+        self.namespace == namespace && self.package == package
+    }
+
+    /// True if the import is among what this entry names.
+    fn covers(&self, import: &Import) -> bool {
+        self.same_package(&import.namespace, &import.package)
+            && self
+                .interface
+                .as_ref()
+                .is_none_or(|interface| *interface == import.interface)
+            && self.requirement.as_ref().is_none_or(|wanted| {
+                // An import without a version meets any requirement there is: the host picks one.
+                import
+                    .version
+                    .as_ref()
+                    .is_none_or(|version| wanted.matches(version))
+            })
+    }
+
+    /// True if something could be meant by both, whatever their versions and scopes: to deny errs on
+    /// the side of denying.
+    fn overlaps(&self, other: &InterfaceEntry) -> bool {
+        self.same_package(&other.namespace, &other.package)
+            && (self.interface.is_none()
+                || other.interface.is_none()
+                || self.interface == other.interface)
+    }
+
+    /// True if all that the other entry asks for is granted by this one.
+    fn grants(&self, asked: &InterfaceEntry) -> bool {
+        self.same_package(&asked.namespace, &asked.package)
+            && (self.interface.is_none() || self.interface == asked.interface)
+            && (self.requirement.is_none() || self.requirement == asked.requirement)
+            && (self.scope.is_empty()
+                || (!asked.scope.is_empty()
+                    && asked.scope.iter().all(|scope| self.scope.contains(scope))))
+    }
+}
+
+impl fmt::Display for Import {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.path())?;
+        self.version
+            .as_ref()
+            .map_or(Ok(()), |version| write!(f, "@{version}"))
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker {:?} {}", self.worker, self.detail)
+    }
+}
+
+#[cfg(test)]
+mod tests;

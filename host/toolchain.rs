@@ -105,12 +105,15 @@ pub fn build(request: &BuildRequest, progress: Progress<'_>) -> Result<Vec<Built
         // Asked per source: rust-toolchain.toml files decide by directory.
         let compiler = Compiler::choose(&source.directory, &request, progress)?;
         let target_dir = request.target_dir.join(format!("guests-{}", compiler.key));
+        let lock = request
+            .target_dir
+            .join(format!("guests-{}.lock", compiler.key));
         let purpose = format!(
             "builds {} into {}",
             source.directory.display(),
             request.out.display()
         );
-        let _lock = Lock::take(&target_dir.with_extension("lock"), &purpose, progress)?;
+        let _lock = Lock::take(&lock, &purpose, progress)?;
         for guest in &source.guests {
             let bytes = guest.compile(source, &compiler, &target_dir, request.offline, progress)?;
             built.push(place(guest, &bytes, &request.out)?);

@@ -21,8 +21,8 @@ const SHOWN: usize = 480;
 /// The tour: what is called, with which file of tests/data.
 const TOUR: &[Stop] = &[
     Stop { verb: "greet", name: "hello_world", media_type: "application/json", input: Input::Json(r#"{"name": "Ada"}"#) },
-    Stop { verb: "convert", name: "pdf_to_text", media_type: "application/pdf", input: Input::File("paper-groff.pdf") },
-    Stop { verb: "convert", name: "email_to_text", media_type: "message/rfc822", input: Input::File("mail.eml") },
+    Stop { verb: "convert", name: "pdf_to_text", media_type: "application/pdf", input: Input::File("groff.pdf") },
+    Stop { verb: "convert", name: "email_to_text", media_type: "message/rfc822", input: Input::File("nested.eml") },
     Stop { verb: "convert", name: "text_to_stream", media_type: "text/plain", input: Input::File("paper.txt") },
 ];
 

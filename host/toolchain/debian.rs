@@ -153,6 +153,7 @@ fn compile_std(
         .args([
             "build",
             "--release",
+            guest::MESSAGES,
             "-Zbuild-std=std,panic_abort",
             "-Zbuild-std-features=",
             "--target",

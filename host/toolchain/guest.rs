@@ -28,6 +28,9 @@ const PROFILE: [(&str, &str); 5] = [
 /// How a component starts: the magic number, version 13, layer 1 (a core module is version 1, layer 0).
 const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
+/// The argument that makes cargo's output one that [`run`] reads.
+pub(super) const MESSAGES: &str = "--message-format=json";
+
 /// A directory that holds guests.
 pub(super) struct Source {
     pub directory: PathBuf,
@@ -165,8 +168,9 @@ impl Guest {
         let mut cargo = compiler.cargo();
         cargo
             .args([
-                "build",
+                "rustc",
                 "--release",
+                MESSAGES,
                 "--lib",
                 "--target",
                 TARGET,
@@ -181,6 +185,8 @@ impl Guest {
         for setting in self.settings(source, compiler, target_dir)? {
             cargo.arg("--config").arg(setting);
         }
+        // For this crate alone: flags for all would compile every dependency anew in each checkout.
+        cargo.arg("--").arg(remap(&source.workspace, "/guest"));
         let what = format!("compiling {}", self.package);
         let files = step(progress, &what, || run(&mut cargo, &what, progress))?;
 
@@ -212,7 +218,6 @@ impl Guest {
         let (std_path, std_name) = &compiler.std_source;
         // Of several that match a path, the last one counts.
         let mut flags = vec![
-            remap(&source.workspace, "/guest"),
             remap(&cargo_home()?, "/cargo"),
             remap(std_path, std_name),
             remap(target_dir, "/target"),
@@ -253,7 +258,7 @@ impl Guest {
     }
 }
 
-/// Runs a cargo build, reports how far it is, and answers the files it names, with their packages.
+/// Runs a cargo build that has the argument [`MESSAGES`], reports how far it is, and answers the files it names, with their packages.
 pub(super) fn run(
     cargo: &mut Command,
     what: &str,
@@ -261,7 +266,6 @@ pub(super) fn run(
 ) -> Result<Vec<(String, PathBuf)>, BuildError> {
     // The progress bar is the only place where cargo says how many crates there are.
     cargo
-        .args(["--message-format", "json"])
         .env("CARGO_TERM_PROGRESS_WHEN", "always")
         .env("CARGO_TERM_PROGRESS_WIDTH", "80")
         .env("CARGO_TERM_COLOR", "never");

@@ -112,3 +112,60 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Bytes, Failure};
+    use schemars::JsonSchema;
+    use serde::{Deserialize, Serialize};
+    use serde_json::{Value, json};
+
+    #[derive(Deserialize, JsonSchema)]
+    struct Input {
+        /// A picture.
+        #[schemars(extend("contentMediaType" = "image/png"))]
+        picture: Bytes,
+    }
+
+    #[derive(Serialize, JsonSchema)]
+    struct Output {
+        words: u32,
+    }
+
+    #[test]
+    fn schemas_come_from_the_types() {
+        let worker = Worker::new("worker-count").offers(
+            Capability::new("count", "words", "1.0.0", |_: Input| {
+                Ok::<_, Failure>(Output { words: 0 })
+            })
+            .constraints(Constraints {
+                gpu_count: Some(1),
+                ..Constraints::default()
+            })
+            .required_capabilities(&[]),
+        );
+        let declared = worker.declare().capabilities.remove(0);
+        let schema: Value = serde_json::from_str(&declared.input).unwrap();
+        assert_eq!(
+            schema["properties"]["picture"],
+            json!({
+                "description": "A picture.", "type": "string",
+                "contentEncoding": "base64", "contentMediaType": "image/png",
+            })
+        );
+        assert_eq!(
+            schema["$schema"],
+            "https://json-schema.org/draft/2020-12/schema"
+        );
+        let schema: Value = serde_json::from_str(&declared.output).unwrap();
+        assert_eq!(schema["properties"]["words"]["type"], "integer");
+        assert_eq!(
+            declared
+                .constraints
+                .and_then(|constraints| constraints.gpu_count),
+            Some(1)
+        );
+        assert_eq!(declared.required_capabilities, Some(Vec::new()));
+    }
+}

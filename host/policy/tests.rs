@@ -1,0 +1,198 @@
+use super::*;
+
+fn entries(texts: &[&str]) -> Vec<InterfaceEntry> {
+    let entry = |text: &&str| match Required::parse(text).unwrap() {
+        Required::Interface(entry) => entry,
+        Required::Capability { .. } => panic!("{text} is no interface"),
+    };
+    texts.iter().map(entry).collect()
+}
+
+fn judge(
+    imports: &[&str],
+    declared: &[&str],
+    grants: &[&str],
+    deny: &[&str],
+) -> Result<Grants, Vec<Refusal>> {
+    let imports: Vec<Import> = imports
+        .iter()
+        .map(|name| Import::parse(name).unwrap())
+        .collect();
+    let declared: Vec<Required> = declared
+        .iter()
+        .map(|text| Required::parse(text).unwrap())
+        .collect();
+    let (grants, deny) = (entries(grants), entries(deny));
+    decide(
+        &imports,
+        &declared,
+        &OperatorGrants {
+            stem: "my-worker",
+            grants: &grants,
+            deny: &deny,
+        },
+    )
+}
+
+fn refusal(imports: &[&str], declared: &[&str], grants: &[&str], deny: &[&str]) -> Refusal {
+    let refusals = judge(imports, declared, grants, deny).unwrap_err();
+    assert_eq!(refusals.len(), 1, "{refusals:?}");
+    refusals.into_iter().next().unwrap()
+}
+
+#[test]
+fn powerless_imports_need_no_declaration_and_only_they_are_linked() {
+    let grants = judge(
+        &[
+            "crank:worker/types@0.1.0",
+            "crank:worker/log@0.1.0",
+            "wasi:io/streams@0.2.3",
+            "wasi:cli/stderr@0.2.12",
+        ],
+        &["convert:email_to_text", "wasi:clocks/*"],
+        &[],
+        &[],
+    )
+    .unwrap();
+    assert_eq!(
+        grants.iter().collect::<Vec<_>>(),
+        [Interface::Log, Interface::WasiIo, Interface::WasiCli]
+    );
+    assert!(
+        !grants.allows(Interface::WasiClocks),
+        "declared, but not imported"
+    );
+    assert_eq!(judge(&[], &[], &[], &[]).unwrap(), Grants::none());
+}
+
+#[test]
+fn an_undeclared_import_is_refused_with_the_line_for_its_author() {
+    // What the operator would grant does not matter as long as the worker does not ask.
+    let refused = refusal(
+        &["wasi:keyvalue/store@0.2.0-draft"],
+        &[],
+        &["wasi:keyvalue/*"],
+        &[],
+    );
+    assert_eq!(refused.reason, Reason::Undeclared);
+    assert_eq!(refused.subject, "wasi:keyvalue/store@0.2.0-draft");
+    assert_eq!(
+        refused.line.as_deref(),
+        Some("required_capabilities: \"wasi:keyvalue/store\"")
+    );
+    let neighbour = judge(
+        &["wasi:keyvalue/store@0.2.0"],
+        &["wasi:keyvalue/batch"],
+        &[],
+        &[],
+    )
+    .unwrap_err();
+    assert_eq!(neighbour[0].reason, Reason::Undeclared);
+}
+
+#[test]
+fn what_is_declared_and_not_granted_is_refused_with_the_line_for_the_operator() {
+    for grants in [
+        &[][..],
+        &["wasi:keyvalue/batch"],
+        &["wasi:keyvalue/store[other]"],
+    ] {
+        let refused = refusal(&[], &["wasi:keyvalue/store"], grants, &[]);
+        assert_eq!(refused.reason, Reason::NotGranted);
+        let line = "[workers.\"my-worker\"] grants = [\"wasi:keyvalue/store\"]";
+        assert_eq!(refused.line.as_deref(), Some(line));
+        assert!(refused.to_string().contains("my-worker") && refused.to_string().contains(line));
+    }
+    let granted = refusal(
+        &[],
+        &["wasi:keyvalue/store[a]"],
+        &["wasi:keyvalue/*[a,b]"],
+        &[],
+    );
+    assert_eq!(granted.reason, Reason::NotOffered);
+}
+
+#[test]
+fn what_this_host_does_not_offer_is_refused_even_if_declared_and_granted() {
+    let refused = judge(
+        &["wasi:sockets/tcp@0.2.0"],
+        &["wasi:sockets/*"],
+        &["wasi:sockets/*"],
+        &[],
+    )
+    .unwrap_err();
+    assert!(
+        refused
+            .iter()
+            .all(|refusal| refusal.reason == Reason::NotOffered),
+        "{refused:?}"
+    );
+    let peers = refusal(
+        &["crank:worker/peers@0.1.0"],
+        &["convert:pdf_to_text"],
+        &[],
+        &[],
+    );
+    assert_eq!(peers.reason, Reason::NotOffered);
+    let undeclared = refusal(&["crank:worker/peers@0.1.0"], &[], &[], &[]);
+    assert_eq!(
+        undeclared.line.as_deref(),
+        Some("required_capabilities: \"verb:name\"")
+    );
+    assert_eq!(
+        refusal(&[], &["crank:worker/*"], &[], &[]).reason,
+        Reason::NotGranted
+    );
+}
+
+#[test]
+fn a_version_that_the_host_does_not_speak_is_refused_with_those_it_does() {
+    for import in [
+        "wasi:io/poll@0.2.13",
+        "wasi:io/poll@0.3.0",
+        "wasi:io/poll@0.2.0-rc-2023-11-10",
+        "wasi:io/poll@1.2.0",
+    ] {
+        let refused = refusal(&[import], &[], &[], &[]);
+        assert_eq!(refused.reason, Reason::Version);
+        assert!(
+            refused.detail.contains("0.2.0 to 0.2.12"),
+            "{}",
+            refused.detail
+        );
+    }
+    assert_eq!(
+        refusal(&["crank:worker/log@0.2.0"], &[], &[], &[]).reason,
+        Reason::Version
+    );
+    assert_eq!(
+        refusal(&[], &["wasi:io/poll@^0.3"], &[], &[]).reason,
+        Reason::Version
+    );
+}
+
+#[test]
+fn the_operator_may_deny_even_what_is_powerless() {
+    let refused = refusal(&["wasi:random/random@0.2.0"], &[], &[], &["wasi:random/*"]);
+    assert_eq!(refused.reason, Reason::Denied);
+    assert_eq!(
+        refused.line.as_deref(),
+        Some("[workers.\"my-worker\"] deny = [\"wasi:random/*\"]")
+    );
+}
+
+#[test]
+fn names_that_are_no_interfaces_are_no_imports() {
+    for name in [
+        "",
+        "run",
+        "a:b",
+        "a:b/*",
+        "a:b/c@",
+        "a:b/c@x",
+        "a:b/c[d]",
+        "a:b/c@1.0.0[d]",
+    ] {
+        assert_eq!(Import::parse(name), None, "{name}");
+    }
+}
