@@ -95,14 +95,9 @@ pub struct Grants {
 }
 
 impl Grants {
-    /// No power at all: what `declare` runs with.
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// True if the interface is to be linked.
-    pub fn allows(&self, interface: Interface) -> bool {
-        self.interfaces.contains(&interface)
+    /// What no worker has to ask for, and nothing else: what `declare` runs with.
+    pub fn powerless() -> Self {
+        Self { interfaces: OFFERS.iter().filter_map(|offer| offer.links).collect() }
     }
 
     /// Everything that is to be linked.
@@ -149,7 +144,7 @@ pub fn decide(
     declared: &[Required],
     operator: &OperatorGrants<'_>,
 ) -> Result<Grants, Vec<Refusal>> {
-    let mut grants = Grants::none();
+    let mut grants = Grants::default();
     let mut refusals = Vec::new();
     for import in imports.iter().collect::<BTreeSet<_>>() {
         match judge_import(import, declared, operator) {

@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::capability::{self, Capability, Constraints};
+use crate::capability::{self, Capability, Constraints, Required};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
 use crate::limits::{Limits, Usage};
-use crate::policy;
+use crate::policy::{self, Grants, Import, OperatorGrants};
 use crate::sandbox::{self, Invocation, Outcome, Sandbox};
 
 /// Limits of `declare`: it only builds a description.
@@ -232,16 +232,17 @@ impl Loading<'_> {
         let capabilities = capability::check(declared.into()).map_err(|problems| {
             refused(problems.iter().map(ToString::to_string).collect())
         })?;
-        let operator = self.config.workers.get(&stem).cloned().unwrap_or_default();
+        let operator = self.config.workers.get(&stem);
         let imports = sandbox::imports(self.engine, &component);
-        let grants = policy::decide(
-            &claimed,
-            &stem,
-            &imports,
-            &capabilities,
-            &operator,
-        )
-        .map_err(|refusals| refused(refusals.iter().map(ToString::to_string).collect()))?;
+        let mut reasons = self.foreign_ids(&capabilities, operator);
+        let grants = match granted(&imports, &capabilities, &OperatorGrants::new(&stem, operator)) {
+            Ok(grants) if reasons.is_empty() => grants,
+            Ok(_) => return Err(refused(reasons)),
+            Err(refusals) => {
+                reasons.extend(refusals);
+                return Err(refused(reasons));
+            }
+        };
         let id: Arc<str> = claimed.as_str().into();
         let sandbox = Sandbox::new(self.engine, id.clone(), &component, &grants)
             .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
@@ -250,7 +251,7 @@ impl Loading<'_> {
             .map(|capability| {
                 Arc::new(Offered {
                     id: capability.key().into(),
-                    limits: limits(&self.config.limits, &operator, capability.constraints.as_ref()),
+                    limits: limits(&self.config.limits, operator, capability.constraints.as_ref()),
                     capability,
                 })
             })
@@ -290,6 +291,24 @@ impl Loading<'_> {
         made.map_err(|reason| self.refused(None, vec![reason]))
     }
 
+    /// Identities that the worker may not claim: outside the trust domain, or not the one that the
+    /// operator gave to this file.
+    fn foreign_ids(&self, capabilities: &[Capability], operator: Option<&WorkerSettings>) -> Vec<String> {
+        let domain = &self.config.trust_domain;
+        let bound = operator.and_then(|operator| operator.spiffe_id.as_ref());
+        let mut reasons = Vec::new();
+        for capability in capabilities {
+            let Some(id) = &capability.spiffe_id else { continue };
+            if !id.is_member_of(domain) {
+                reasons.push(format!("spiffe_id {id} is outside the trust domain {domain}"));
+            } else if bound.is_some_and(|bound| bound != id) {
+                reasons.push(format!("spiffe_id {id} is not the one that the operator gave to this file"));
+            }
+        }
+        reasons.dedup();
+        reasons
+    }
+
     fn stem(&self) -> String {
         self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
@@ -299,10 +318,31 @@ impl Loading<'_> {
     }
 }
 
+/// What the component may be linked to, or every reason why not.
+fn granted(
+    imports: &[String],
+    capabilities: &[Capability],
+    operator: &OperatorGrants<'_>,
+) -> Result<Grants, Vec<String>> {
+    let mut parsed = Vec::new();
+    for name in imports {
+        let unknown = || vec![format!("imports {name}, which is no interface; a component's world imports interfaces")];
+        parsed.push(Import::parse(name).ok_or_else(unknown)?);
+    }
+    let declared: Vec<Required> = capabilities
+        .iter()
+        .filter_map(|capability| capability.required_capabilities.as_ref())
+        .flatten()
+        .cloned()
+        .collect();
+    policy::decide(&parsed, &declared, operator)
+        .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+}
+
 /// The operator's word, else the worker's, else the operator's default.
 fn limits(
     default: &LimitSettings,
-    operator: &WorkerSettings,
+    operator: Option<&WorkerSettings>,
     declared: Option<&Constraints>,
 ) -> Limits {
     let memory = declared.and_then(|declared| declared.max_memory_mb).map(ByteCount::mib);
@@ -310,9 +350,9 @@ fn limits(
         .and_then(|declared| declared.max_cpu_ms)
         .map(|ms| Duration::from_millis(ms.into()));
     Limits {
-        memory: operator.memory.or(memory).unwrap_or(default.memory).get(),
-        wall: operator.wall.unwrap_or(default.wall),
-        cpu: operator.cpu.or(cpu).unwrap_or(default.cpu),
+        memory: operator.and_then(|operator| operator.memory).or(memory).unwrap_or(default.memory).get(),
+        wall: operator.and_then(|operator| operator.wall).unwrap_or(default.wall),
+        cpu: operator.and_then(|operator| operator.cpu).or(cpu).unwrap_or(default.cpu),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
     }
 }

@@ -25,7 +25,7 @@ pub fn imports(engine: &Engine, component: &Component) -> Vec<String> {
 /// What was granted, and nothing else.
 pub fn granted(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine.wasm());
-    for interface in grants.interfaces() {
+    for interface in grants.iter() {
         link(&mut linker, interface)?;
     }
     Ok(linker)
@@ -69,7 +69,7 @@ fn link(l: &mut Linker<Guest>, interface: Interface) -> wasmtime::Result<()> {
             cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)
         }
         // Types alone, no preopened directory: there is nothing to open.
-        Interface::WasiFilesystemTypes => {
+        Interface::WasiFilesystem => {
             filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
             filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)
         }
