@@ -2,6 +2,7 @@
 
 mod build;
 mod hostile;
+mod http;
 mod load;
 mod support;
 mod tidy;
