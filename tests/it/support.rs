@@ -23,7 +23,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::oneshot;
 use tracing_subscriber::EnvFilter;
 
 /// Invocations that may live at once: more than the tests need, little address space.
@@ -191,31 +190,30 @@ pub async fn invoke(router: &Router, capability: &str, input: &str) -> Result<An
     router.invoke(call(capability, input)).await
 }
 
-/// A host that serves on a free loopback port until it is dropped.
+/// A host that serves every guest of this repository on a free loopback port until it is dropped.
 pub struct Host {
     /// Where it listens.
     pub addr: SocketAddr,
     /// Follows no redirects and has a timeout, so that no test hangs.
     pub client: reqwest::Client,
-    /// What it serves.
-    pub router: Arc<Router>,
-    stop: Option<oneshot::Sender<()>>,
     serving: tokio::task::JoinHandle<io::Result<()>>,
 }
 
 impl Host {
-    /// Serves these components, none of which is refused, with these lines of `crank.toml`.
-    pub async fn start(files: Vec<PathBuf>, toml: &str) -> Self {
-        let config = config(toml);
-        let router = router(files, toml).await;
+    /// Serves with the default settings, but for what `tweak` changes.
+    pub async fn start(tweak: impl FnOnce(&mut api::Settings)) -> Self {
+        LazyLock::force(&LOG);
+        let router = router(GUESTS.values().cloned().collect(), "").await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it has an address");
-        let (stop, stopped) = oneshot::channel();
-        let settings = api::Settings::from(&*config);
-        let serving = tokio::spawn(api::serve(listener, router.clone(), settings, async {
-            // Dropped or told: both end it.
-            let _ = stopped.await;
-        }));
+        let mut settings = api::Settings::from(&*config(""));
+        tweak(&mut settings);
+        let serving = tokio::spawn(api::serve(
+            listener,
+            router,
+            settings,
+            std::future::pending(),
+        ));
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
@@ -225,8 +223,6 @@ impl Host {
         Self {
             addr,
             client,
-            router,
-            stop: Some(stop),
             serving,
         }
     }
@@ -234,22 +230,6 @@ impl Host {
     /// The URL of a path: `/healthz`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
-    }
-
-    /// Posts a body to `/invoke/…`: `invoke("greet/hello_world", "application/json", "{}")`.
-    pub async fn invoke(
-        &self,
-        capability: &str,
-        media_type: &str,
-        body: impl Into<reqwest::Body>,
-    ) -> reqwest::Response {
-        self.client
-            .post(self.url(&format!("/invoke/{capability}")))
-            .header("content-type", media_type)
-            .body(body)
-            .send()
-            .await
-            .expect("the host answers")
     }
 
     /// Sends bytes as they are and reads until the host closes the connection.
@@ -263,12 +243,6 @@ impl Host {
         let _ =
             tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
         answer
-    }
-
-    /// Tells the host to stop and waits until it has.
-    pub async fn stop(mut self) -> io::Result<()> {
-        drop(self.stop.take());
-        (&mut self.serving).await.expect("serving does not panic")
     }
 }
 
