@@ -43,7 +43,11 @@ fn config() -> Config {
 }
 
 fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
-    let snapshot = runtime.block_on(Snapshot::load(engine, &Arc::new(config()), vec![file.to_owned()]));
+    let snapshot = runtime.block_on(Snapshot::load(
+        engine,
+        &Arc::new(config()),
+        vec![file.to_owned()],
+    ));
     assert_eq!(snapshot.workers().len(), 1, "{:?}", snapshot.refused());
     Router::new(Registry::new(snapshot))
 }
@@ -54,7 +58,10 @@ fn call() -> Call {
         verb: "greet".to_owned(),
         name: Some("hello_world".to_owned()),
         version: None,
-        input: Payload { media_type: "application/json".to_owned(), body: Bytes::from_static(INPUT) },
+        input: Payload {
+            media_type: "application/json".to_owned(),
+            body: Bytes::from_static(INPUT),
+        },
         parameters: Vec::new(),
         caller: None,
         timeout: None,
@@ -67,10 +74,11 @@ fn call() -> Call {
 fn bare(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
-    let component =
-        Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
+    let component = Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
     let mut linker = Linker::<()>::new(engine.wasm());
-    linker.define_unknown_imports_as_traps(&component).expect("traps");
+    linker
+        .define_unknown_imports_as_traps(&component)
+        .expect("traps");
     let pre = linker.instantiate_pre(&component).expect("links");
     let indices = handler::GuestIndices::new(&pre).expect("a handler");
     let (engine, pre, indices) = (&engine, &pre, &indices);
@@ -81,7 +89,10 @@ fn bare(c: &mut Criterion) {
             || handler::Request {
                 id: "00000000000000000000000000000000".to_owned(),
                 capability: "greet:hello_world".to_owned(),
-                input: types::Payload { media_type: "application/json".to_owned(), body: INPUT.to_vec() },
+                input: types::Payload {
+                    media_type: "application/json".to_owned(),
+                    body: INPUT.to_vec(),
+                },
                 parameters: Vec::new(),
                 caller: None,
                 deadline_ms: 30_000,
@@ -90,9 +101,15 @@ fn bare(c: &mut Criterion) {
             |request| async move {
                 let mut store = Store::new(engine.wasm(), ());
                 store.set_epoch_deadline(u64::MAX / 2);
-                let instance = pre.instantiate_async(&mut store).await.expect("instantiates");
+                let instance = pre
+                    .instantiate_async(&mut store)
+                    .await
+                    .expect("instantiates");
                 let handler = indices.load(&mut store, &instance).expect("a handler");
-                let answer = handler.call_handle(&mut store, &request).await.expect("answers");
+                let answer = handler
+                    .call_handle(&mut store, &request)
+                    .await
+                    .expect("answers");
                 answer.expect("greets")
             },
             BatchSize::SmallInput,
@@ -129,13 +146,23 @@ fn over_http(c: &mut Criterion) {
         listener.local_addr().expect("an address")
     );
     let settings = crank::api::Settings::from(&config());
-    runtime.spawn(crank::api::serve(listener, router, settings, std::future::pending()));
+    runtime.spawn(crank::api::serve(
+        listener,
+        router,
+        settings,
+        std::future::pending(),
+    ));
     let client = reqwest::Client::new();
     let mut group = c.benchmark_group("hello");
     group.throughput(Throughput::Elements(1));
     group.bench_function("crank over HTTP", |b| {
         b.to_async(&runtime).iter(|| async {
-            let answer = client.post(&url).body(INPUT).send().await.expect("an answer");
+            let answer = client
+                .post(&url)
+                .body(INPUT)
+                .send()
+                .await
+                .expect("an answer");
             assert!(answer.status().is_success());
             answer.bytes().await.expect("a body")
         });

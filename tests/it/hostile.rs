@@ -32,11 +32,15 @@ async fn code(router: &Router, capability: &str, input: &str) -> Code {
 }
 
 async fn failure(router: &Router, capability: &str, input: &str) -> Failure {
-    invoke(router, capability, input).await.expect_err("it misbehaves")
+    invoke(router, capability, input)
+        .await
+        .expect_err("it misbehaves")
 }
 
 async fn done(router: &Router, capability: &str, input: &str) -> Value {
-    let answer = invoke(router, capability, input).await.expect("it stays within its limits");
+    let answer = invoke(router, capability, input)
+        .await
+        .expect("it stays within its limits");
     serde_json::from_slice(&answer.payload.body).expect("JSON")
 }
 
@@ -45,8 +49,15 @@ fn a_loop_ends_at_its_deadline() {
     run(async {
         let router = hostile("[workers.hostile]\nwall_ms = 300").await;
         let began = Instant::now();
-        assert_eq!(code(&router, "misbehave:loop_forever", "{}").await, Code::Deadline);
-        assert!((Duration::from_millis(300)..SOON).contains(&began.elapsed()), "{:?}", began.elapsed());
+        assert_eq!(
+            code(&router, "misbehave:loop_forever", "{}").await,
+            Code::Deadline
+        );
+        assert!(
+            (Duration::from_millis(300)..SOON).contains(&began.elapsed()),
+            "{:?}",
+            began.elapsed()
+        );
     });
 }
 
@@ -54,11 +65,17 @@ fn a_loop_ends_at_its_deadline() {
 fn a_callers_timeout_lowers_the_deadline_and_never_raises_it() {
     run(async {
         let router = hostile("[workers.hostile]\nwall_ms = 300").await;
-        for (timeout, least) in [(Duration::from_millis(50), 50), (Duration::from_secs(3600), 300)] {
+        for (timeout, least) in [
+            (Duration::from_millis(50), 50),
+            (Duration::from_secs(3600), 300),
+        ] {
             let began = Instant::now();
             let mut call = call("misbehave:loop_forever", "{}");
             call.timeout = Some(timeout);
-            assert_eq!(router.invoke(call).await.expect_err("it loops").code, Code::Deadline);
+            assert_eq!(
+                router.invoke(call).await.expect_err("it loops").code,
+                Code::Deadline
+            );
             assert!((Duration::from_millis(least)..SOON).contains(&began.elapsed()));
         }
     });
@@ -68,8 +85,14 @@ fn a_callers_timeout_lowers_the_deadline_and_never_raises_it() {
 fn a_loop_ends_at_its_cpu_limit() {
     run(async {
         let router = hostile("[workers.hostile]\ncpu_ms = 100").await;
-        assert_eq!(code(&router, "misbehave:loop_forever", "{}").await, Code::CpuLimit);
-        assert_eq!(done(&router, "misbehave:recurse", r#"{"count": 100}"#).await["done"], 100);
+        assert_eq!(
+            code(&router, "misbehave:loop_forever", "{}").await,
+            Code::CpuLimit
+        );
+        assert_eq!(
+            done(&router, "misbehave:recurse", r#"{"count": 100}"#).await["done"],
+            100
+        );
     });
 }
 
@@ -78,11 +101,23 @@ fn memory_under_the_limit_runs_and_over_it_is_refused() {
     run(async {
         // The capability declares 64 MiB.
         let router = hostile("").await;
-        assert_eq!(done(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await["done"], 50);
-        assert_eq!(code(&router, "misbehave:take_memory", r#"{"mb": 70}"#).await, Code::MemoryLimit);
-        assert_eq!(code(&router, "misbehave:take_memory", r#"{"mb": 4000000}"#).await, Code::MemoryLimit);
+        assert_eq!(
+            done(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await["done"],
+            50
+        );
+        assert_eq!(
+            code(&router, "misbehave:take_memory", r#"{"mb": 70}"#).await,
+            Code::MemoryLimit
+        );
+        assert_eq!(
+            code(&router, "misbehave:take_memory", r#"{"mb": 4000000}"#).await,
+            Code::MemoryLimit
+        );
         // What one invocation took is not charged to the next.
-        assert_eq!(done(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await["done"], 50);
+        assert_eq!(
+            done(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await["done"],
+            50
+        );
     });
 }
 
@@ -91,12 +126,21 @@ fn several_memories_have_one_limit_together() {
     run(async {
         // 64 MiB for all. 17 MiB in each of three fit beside the main memory, 22 MiB do not.
         let under = wat(&hog(17 * 16, ""), "").await;
-        let answer = invoke(&under, "misbehave:hog", "{}").await.expect("it stays within its limit");
-        assert!((51 << 20..=64 << 20).contains(&answer.usage.memory_peak), "{}", answer.usage.memory_peak);
+        let answer = invoke(&under, "misbehave:hog", "{}")
+            .await
+            .expect("it stays within its limit");
+        assert!(
+            (51 << 20..=64 << 20).contains(&answer.usage.memory_peak),
+            "{}",
+            answer.usage.memory_peak
+        );
         let over = wat(&hog(22 * 16, ""), "").await;
         assert_eq!(code(&over, "misbehave:hog", "{}").await, Code::MemoryLimit);
         let endless = wat(&hog(16, "(br $again)"), "").await;
-        assert_eq!(code(&endless, "misbehave:hog", "{}").await, Code::MemoryLimit);
+        assert_eq!(
+            code(&endless, "misbehave:hog", "{}").await,
+            Code::MemoryLimit
+        );
     });
 }
 
@@ -106,9 +150,12 @@ fn hog(pages: u32, again: &str) -> Wat {
     offered["constraints"] = json!({ "max-memory-mb": 64 });
     let mut wat = Wat::new("worker-hog", json!([offered]));
     // Whatever `memory.grow` answers is ignored: a guest cannot talk itself out of the limit.
-    let grow = |slot: u32| format!("(drop (call_indirect (type $grow) (i32.const {pages}) (i32.const {slot})))");
+    let grow = |slot: u32| {
+        format!("(drop (call_indirect (type $grow) (i32.const {pages}) (i32.const {slot})))")
+    };
     wat.handle = format!("(loop $again {} {} {} {again})", grow(0), grow(1), grow(2));
-    wat.items = r#"(type $grow (func (param i32) (result i32))) (table (export "grow") 3 funcref)"#.to_owned();
+    wat.items = r#"(type $grow (func (param i32) (result i32))) (table (export "grow") 3 funcref)"#
+        .to_owned();
     // Each further module has a memory of its own and puts its `grow` into the main module's table.
     let further = |slot: u32| {
         format!(
@@ -147,7 +194,10 @@ fn memory_that_is_there_from_the_start_counts() {
             );
             wat.handle.clear();
             let router = self::wat(&wat, "").await;
-            let code = invoke(&router, "misbehave:hog", "{}").await.err().map(|failure| failure.code);
+            let code = invoke(&router, "misbehave:hog", "{}")
+                .await
+                .err()
+                .map(|failure| failure.code);
             assert_eq!(code, expected, "{mb} MiB");
         }
     });
@@ -157,12 +207,24 @@ fn memory_that_is_there_from_the_start_counts() {
 fn a_panic_traps_and_its_message_reaches_the_log() {
     run(async {
         let router = hostile("").await;
-        let failure = failure(&router, "misbehave:panic", r#"{"message": "out of cheese\n\u001b[31m"}"#).await;
+        let failure = failure(
+            &router,
+            "misbehave:panic",
+            r#"{"message": "out of cheese\n\u001b[31m"}"#,
+        )
+        .await;
         assert_eq!(failure.code, Code::Trapped);
         let cause = failure.cause.expect("the log learns why");
-        assert!(cause.contains("out of cheese") && cause.contains("lib.rs:"), "{cause}");
+        assert!(
+            cause.contains("out of cheese") && cause.contains("lib.rs:"),
+            "{cause}"
+        );
         assert!(!cause.contains(char::is_control), "{cause:?}");
-        assert!(!failure.message.contains("cheese"), "the caller learns it too: {}", failure.message);
+        assert!(
+            !failure.message.contains("cheese"),
+            "the caller learns it too: {}",
+            failure.message
+        );
     });
 }
 
@@ -170,11 +232,18 @@ fn a_panic_traps_and_its_message_reaches_the_log() {
 fn a_stack_that_overflows_traps() {
     run(async {
         let router = hostile("").await;
-        assert_eq!(done(&router, "misbehave:recurse", r#"{"count": 1000}"#).await["done"], 1000);
-        assert_eq!(code(&router, "misbehave:recurse", r#"{"count": 4000000000}"#).await, Code::Trapped);
+        assert_eq!(
+            done(&router, "misbehave:recurse", r#"{"count": 1000}"#).await["done"],
+            1000
+        );
+        assert_eq!(
+            code(&router, "misbehave:recurse", r#"{"count": 4000000000}"#).await,
+            Code::Trapped
+        );
 
         let mut wat = Wat::new("worker-deep", json!([capability("deep")]));
-        wat.items = "(func $down (param i64) (call $down (i64.add (local.get 0) (i64.const 1))))".to_owned();
+        wat.items = "(func $down (param i64) (call $down (i64.add (local.get 0) (i64.const 1))))"
+            .to_owned();
         wat.handle = "(call $down (i64.const 0))".to_owned();
         let failure = failure(&*self::wat(&wat, "").await, "misbehave:deep", "{}").await;
         assert_eq!(failure.code, Code::Trapped);
@@ -187,10 +256,18 @@ fn an_answer_under_the_limit_arrives_and_over_it_is_refused() {
     run(async {
         // The worker may use 2 GiB, an answer may have 32 MiB.
         let router = hostile("").await;
-        let answer = invoke(&router, "misbehave:return_bytes", r#"{"mb": 32}"#).await.expect("the most");
+        let answer = invoke(&router, "misbehave:return_bytes", r#"{"mb": 32}"#)
+            .await
+            .expect("the most");
         assert_eq!(answer.payload.body.len(), 32 << 20);
-        assert_eq!(code(&router, "misbehave:return_bytes", r#"{"mb": 33}"#).await, Code::OutputLimit);
-        assert_eq!(code(&router, "misbehave:return_bytes", r#"{"mb": 1024}"#).await, Code::OutputLimit);
+        assert_eq!(
+            code(&router, "misbehave:return_bytes", r#"{"mb": 33}"#).await,
+            Code::OutputLimit
+        );
+        assert_eq!(
+            code(&router, "misbehave:return_bytes", r#"{"mb": 1024}"#).await,
+            Code::OutputLimit
+        );
     });
 }
 
@@ -198,16 +275,33 @@ fn an_answer_under_the_limit_arrives_and_over_it_is_refused() {
 fn an_answer_that_breaks_the_workers_promise_is_invalid_output() {
     run(async {
         let router = hostile("").await;
-        assert_eq!(done(&router, "misbehave:break_schema", r#"{"count": 1}"#).await["count"], 1);
+        assert_eq!(
+            done(&router, "misbehave:break_schema", r#"{"count": 1}"#).await["count"],
+            1
+        );
         let failure = failure(&router, "misbehave:break_schema", r#"{"count": 0}"#).await;
         assert_eq!(failure.code, Code::InvalidOutput);
         assert_eq!(failure.faults[0].pointer, "/count");
 
-        assert_eq!(done(&router, "misbehave:return_text", r#"{"message": "[1]"}"#).await, json!([1]));
-        for broken in [r#"{"message": ""}"#, r#"{"message": "[1"}"#, r#"{"message": "[1] 2"}"#] {
-            assert_eq!(code(&router, "misbehave:return_text", broken).await, Code::InvalidOutput, "{broken}");
+        assert_eq!(
+            done(&router, "misbehave:return_text", r#"{"message": "[1]"}"#).await,
+            json!([1])
+        );
+        for broken in [
+            r#"{"message": ""}"#,
+            r#"{"message": "[1"}"#,
+            r#"{"message": "[1] 2"}"#,
+        ] {
+            assert_eq!(
+                code(&router, "misbehave:return_text", broken).await,
+                Code::InvalidOutput,
+                "{broken}"
+            );
         }
-        assert_eq!(code(&router, "misbehave:return_html", "{}").await, Code::InvalidOutput);
+        assert_eq!(
+            code(&router, "misbehave:return_html", "{}").await,
+            Code::InvalidOutput
+        );
     });
 }
 
@@ -216,16 +310,26 @@ fn an_answer_that_breaks_the_canonical_abi_traps() {
     run(async {
         let misdeeds = [
             ("an address behind the memory", "(return (i32.const -16))"),
-            ("no case of the result", "(i32.store8 (i32.const 16) (i32.const 0)) (return (i32.const 4096))"),
+            (
+                "no case of the result",
+                "(i32.store8 (i32.const 16) (i32.const 0)) (return (i32.const 4096))",
+            ),
             ("an illegal access", "(drop (i32.load (i32.const -4)))"),
-            ("a division by zero", "(drop (i32.div_s (i32.const 1) (i32.const 0)))"),
+            (
+                "a division by zero",
+                "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
+            ),
         ];
         for (what, handle) in misdeeds {
             let mut wat = Wat::new("worker-broken", json!([capability("broken")]));
             // 4096 bytes on lies a tag that the contract does not know.
             wat.items = r#"(data (i32.const 4096) "\07")"#.to_owned();
             wat.handle = handle.to_owned();
-            assert_eq!(code(&*self::wat(&wat, "").await, "misbehave:broken", "{}").await, Code::Trapped, "{what}");
+            assert_eq!(
+                code(&*self::wat(&wat, "").await, "misbehave:broken", "{}").await,
+                Code::Trapped,
+                "{what}"
+            );
         }
     });
 }
@@ -247,7 +351,14 @@ fn a_workers_own_failures_keep_their_kind() {
             assert_eq!(failure.code, expected);
             assert_eq!(failure.worker_id.as_deref(), Some("worker-hostile"));
             let pointers: Vec<&str> = failure.faults.iter().map(|fault| &*fault.pointer).collect();
-            assert_eq!(pointers, if kind == "invalid-input" { vec!["/kind"] } else { vec![] });
+            assert_eq!(
+                pointers,
+                if kind == "invalid-input" {
+                    vec!["/kind"]
+                } else {
+                    vec![]
+                }
+            );
             let retry = (kind == "unavailable").then_some(Duration::from_millis(2500));
             assert_eq!(failure.retry_after, retry, "{kind}");
             let own = (kind == "failed").then_some("broken-on-demand");
@@ -266,7 +377,12 @@ fn a_failures_texts_are_cut() {
         assert_eq!(failure.code, Code::InvalidInput);
         assert!(failure.message.len() <= 4 << 10);
         assert!(failure.worker_code.is_none_or(|code| code.len() <= 64));
-        assert!(failure.faults.iter().all(|fault| fault.pointer.len() <= 1 << 10));
+        assert!(
+            failure
+                .faults
+                .iter()
+                .all(|fault| fault.pointer.len() <= 1 << 10)
+        );
     });
 }
 
@@ -275,7 +391,10 @@ fn events_arrive_in_order_and_before_the_answer() {
     run(async {
         let router = hostile("").await;
         let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
-        let mut call = call("misbehave:send_events", r#"{"count": 200, "event": "progress", "bytes": 10}"#);
+        let mut call = call(
+            "misbehave:send_events",
+            r#"{"count": 200, "event": "progress", "bytes": 10}"#,
+        );
         call.events = Some(sender);
         let calling = tokio::spawn(async move { router.invoke(call).await });
         let mut seen = 0;
@@ -297,7 +416,10 @@ fn a_worker_whose_caller_does_not_read_ends_at_its_deadline() {
         let (sender, unread) = mpsc::channel(EVENTS_BUFFERED);
         let mut call = call("misbehave:send_events", flood);
         call.events = Some(sender);
-        assert_eq!(router.invoke(call).await.expect_err("it waits").code, Code::Deadline);
+        assert_eq!(
+            router.invoke(call).await.expect_err("it waits").code,
+            Code::Deadline
+        );
         assert_eq!(unread.len(), EVENTS_BUFFERED);
     });
 }
@@ -308,7 +430,10 @@ fn a_worker_whose_caller_has_gone_hears_of_it() {
         let router = hostile("").await;
         let (sender, gone) = mpsc::channel(EVENTS_BUFFERED);
         drop(gone);
-        let mut call = call("misbehave:send_events", r#"{"count": 1000, "event": "news", "bytes": 1}"#);
+        let mut call = call(
+            "misbehave:send_events",
+            r#"{"count": 1000, "event": "news", "bytes": 1}"#,
+        );
         call.events = Some(sender);
         let answer = router.invoke(call).await.expect("it stops by itself");
         assert_eq!(&*answer.payload.body, br#"{"done":0}"#);
@@ -321,10 +446,17 @@ fn an_event_may_not_pass_for_the_hosts_own_nor_break_the_wire() {
         let router = hostile("").await;
         for event in ["result", "error", "a\nb", "a\rb", "a\u{0}b"] {
             let input = json!({ "count": 1, "event": event, "bytes": 1 }).to_string();
-            assert_eq!(code(&router, "misbehave:send_events", &input).await, Code::Trapped, "{event:?}");
+            assert_eq!(
+                code(&router, "misbehave:send_events", &input).await,
+                Code::Trapped,
+                "{event:?}"
+            );
         }
         let input = json!({ "count": 1, "event": "news", "bytes": 33 << 20 }).to_string();
-        assert_eq!(code(&router, "misbehave:send_events", &input).await, Code::OutputLimit);
+        assert_eq!(
+            code(&router, "misbehave:send_events", &input).await,
+            Code::OutputLimit
+        );
     });
 }
 
@@ -334,24 +466,50 @@ fn a_flood_of_log_lines_is_capped_and_cannot_forge_a_line() {
         let router = hostile("").await;
         let line = "spam-\u{1b}[31m\r\nFORGED line";
         let input = json!({ "count": 20_000, "line": line }).to_string();
-        assert_eq!(done(&router, "misbehave:write_log", &input).await["done"], 20_000);
+        assert_eq!(
+            done(&router, "misbehave:write_log", &input).await["done"],
+            20_000
+        );
         let log = log();
         let spam: Vec<&str> = log.lines().filter(|line| line.contains("spam-")).collect();
         assert!((100..5_000).contains(&spam.len()), "{} lines", spam.len());
-        assert!(spam.iter().all(|line| !line.contains(char::is_control)), "{:?}", spam[0]);
+        assert!(
+            spam.iter().all(|line| !line.contains(char::is_control)),
+            "{:?}",
+            spam[0]
+        );
         assert!(!log.lines().any(|line| line.starts_with("FORGED")));
-        assert!(log.lines().any(|line| line.contains("dropped") && line.contains("worker-hostile")));
+        assert!(
+            log.lines()
+                .any(|line| line.contains("dropped") && line.contains("worker-hostile"))
+        );
     });
 }
 
 /// The misdeeds of `hostile_workers_disturb_no_neighbour_and_leave_nothing_behind`.
 const MISDEEDS: [(&str, &str, Code); 6] = [
     ("misbehave:loop_forever", "{}", Code::Deadline),
-    ("misbehave:take_memory", r#"{"mb": 4000000}"#, Code::MemoryLimit),
+    (
+        "misbehave:take_memory",
+        r#"{"mb": 4000000}"#,
+        Code::MemoryLimit,
+    ),
     ("misbehave:panic", r#"{"message": "again"}"#, Code::Trapped),
-    ("misbehave:recurse", r#"{"count": 4000000000}"#, Code::Trapped),
-    ("misbehave:return_bytes", r#"{"mb": 1024}"#, Code::OutputLimit),
-    ("misbehave:break_schema", r#"{"count": 0}"#, Code::InvalidOutput),
+    (
+        "misbehave:recurse",
+        r#"{"count": 4000000000}"#,
+        Code::Trapped,
+    ),
+    (
+        "misbehave:return_bytes",
+        r#"{"mb": 1024}"#,
+        Code::OutputLimit,
+    ),
+    (
+        "misbehave:break_schema",
+        r#"{"count": 0}"#,
+        Code::InvalidOutput,
+    ),
 ];
 
 /// In a process of its own, since what a process holds can be told apart by nothing else.
@@ -360,12 +518,22 @@ fn hostile_workers_disturb_no_neighbour_and_leave_nothing_behind() {
     // Built here: compilers that run meanwhile would make every neighbour slow.
     guest("hostile");
     let child = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["hostile::alone_in_its_process", "--exact", "--ignored", "--nocapture"])
+        .args([
+            "hostile::alone_in_its_process",
+            "--exact",
+            "--ignored",
+            "--nocapture",
+        ])
         .output()
         .expect("it starts");
-    let told = [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let told =
+        [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     assert!(child.status.success(), "{}{}", told[0], told[1]);
-    assert!(told[0].contains("1 passed"), "the child ran nothing: {}", told[0]);
+    assert!(
+        told[0].contains("1 passed"),
+        "the child ran nothing: {}",
+        told[0]
+    );
 }
 
 #[test]
@@ -373,7 +541,11 @@ fn hostile_workers_disturb_no_neighbour_and_leave_nothing_behind() {
 fn alone_in_its_process() {
     run(async {
         let dir = dir();
-        let files = vec![guest("hello-world"), guest("hostile"), several_memories(&dir)];
+        let files = vec![
+            guest("hello-world"),
+            guest("hostile"),
+            several_memories(&dir),
+        ];
         let router = router(files, "").await;
         // Twice: whatever is made once and kept (threads, pools, the allocator's own) is there then.
         round(&router).await;
@@ -384,11 +556,21 @@ fn alone_in_its_process() {
         }
         let after = Held::now();
         println!("before {before:?}\nafter  {after:?}");
-        assert!(after.resident < before.resident + (32 << 20), "{before:?} {after:?}");
+        assert!(
+            after.resident < before.resident + (32 << 20),
+            "{before:?} {after:?}"
+        );
         assert!(after.files <= before.files, "{before:?} {after:?}");
         // Tokio's threads for blocking work come and go.
         assert!(after.threads <= before.threads + 4, "{before:?} {after:?}");
-        assert!(router.registry().snapshot().workers().iter().all(|worker| worker.observed().in_flight == 0));
+        assert!(
+            router
+                .registry()
+                .snapshot()
+                .workers()
+                .iter()
+                .all(|worker| worker.observed().in_flight == 0)
+        );
     });
 }
 
@@ -418,11 +600,19 @@ async fn round(router: &Arc<Router>) {
         slowest = slowest.max(began.elapsed());
         calls += 1;
         assert_eq!(answer["greeting"], "Hello, Ada!");
-        while running.try_join_next().transpose().expect("each ends with its own code").is_some() {}
+        while running
+            .try_join_next()
+            .transpose()
+            .expect("each ends with its own code")
+            .is_some()
+        {}
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     println!("{calls} calls of a neighbour, the slowest took {slowest:?}");
-    assert!(calls > 5 && slowest < Duration::from_secs(2), "{calls} calls, the slowest took {slowest:?}");
+    assert!(
+        calls > 5 && slowest < Duration::from_secs(2),
+        "{calls} calls, the slowest took {slowest:?}"
+    );
 }
 
 /// What this process holds.
@@ -437,8 +627,15 @@ struct Held {
 impl Held {
     fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a field");
-        let kib: u64 = resident.trim().trim_end_matches(" kB").parse().expect("a number");
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a field");
+        let kib: u64 = resident
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
         let entries = |dir| std::fs::read_dir(dir).expect("procfs").count();
         Self {
             resident: kib << 10,

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use crank::api;
@@ -41,8 +41,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| engine(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")));
 
-/// Every guest of this repository, by the name of its folder.
-static GUESTS: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(build_guests);
+/// The guests of this repository that were built so far, by the name of their folder.
+static GUESTS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
 
 /// What the host wrote to its log, from the first call of [`log`] on.
 static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
@@ -61,7 +61,10 @@ struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("no test died here").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("no test died here")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -84,20 +87,34 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    Engine::new(Settings { instances: INSTANCES }, Some(cache)).expect("the engine starts")
+    Engine::new(
+        Settings {
+            instances: INSTANCES,
+        },
+        Some(cache),
+    )
+    .expect("the engine starts")
 }
 
-/// The component of a guest of this repository: `hello-world`.
+/// The component of a guest of this repository, `hello-world`: built once in this process.
 pub fn guest(name: &str) -> PathBuf {
-    GUESTS.get(name).unwrap_or_else(|| panic!("guests/{name} does not exist")).clone()
+    // A failed build fails each test that needs it, with the build's own words.
+    let mut guests = GUESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    guests
+        .entry(name.to_owned())
+        .or_insert_with(|| build(name))
+        .clone()
 }
 
-fn build_guests() -> BTreeMap<String, PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // The target directory, wherever it is; cargo names only its folder for tests.
+fn build(name: &str) -> PathBuf {
+    // The folder for tests in the target directory, wherever that is: cargo names no other.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let request = BuildRequest {
-        crates: vec![root.join("guests")],
+        crates: vec![
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("guests")
+                .join(name),
+        ],
         // Not where `crank demo` serves from: there a hostile worker has no place.
         out: scratch.join("workers"),
         target_dir: scratch.parent().expect("it lies in target/").to_owned(),
@@ -105,9 +122,11 @@ fn build_guests() -> BTreeMap<String, PathBuf> {
         offline: false,
     };
     let terminal = Terminal::default();
-    let built = toolchain::build(&request, &|event| terminal.show(event))
-        .unwrap_or_else(|error| panic!("the guests do not build: {error}"));
-    built.into_iter().map(|guest| (guest.package, guest.component)).collect()
+    match toolchain::build(&request, &|event| terminal.show(event)).as_deref() {
+        Ok([built]) => built.component.clone(),
+        Ok(built) => panic!("guests/{name} is {} components", built.len()),
+        Err(error) => panic!("guests/{name} does not build: {error}"),
+    }
 }
 
 /// A configuration from lines of `crank.toml`, with nothing of this machine's environment but where
@@ -141,7 +160,11 @@ pub async fn load(files: Vec<PathBuf>, toml: &str) -> Snapshot {
 /// Loads components of which none is refused, and routes calls to them, without HTTP.
 pub async fn router(files: Vec<PathBuf>, toml: &str) -> Arc<Router> {
     let snapshot = load(files, toml).await;
-    assert!(snapshot.refused().is_empty(), "refused: {:#?}", snapshot.refused());
+    assert!(
+        snapshot.refused().is_empty(),
+        "refused: {:#?}",
+        snapshot.refused()
+    );
     Arc::new(Router::new(Registry::new(snapshot)))
 }
 
@@ -184,19 +207,29 @@ impl Host {
     /// Serves with the default settings, but for what `tweak` changes.
     pub async fn start(tweak: impl FnOnce(&mut api::Settings)) -> Self {
         LazyLock::force(&LOG);
-        let router = router(GUESTS.values().cloned().collect(), "").await;
+        let files = ["hello-world", "document-conversion", "hostile"].map(guest);
+        let router = router(files.into(), "").await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it has an address");
         let mut settings = api::Settings::from(&*config(""));
         tweak(&mut settings);
-        let serving = tokio::spawn(api::serve(listener, router, settings, std::future::pending()));
+        let serving = tokio::spawn(api::serve(
+            listener,
+            router,
+            settings,
+            std::future::pending(),
+        ));
         let client = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .timeout(Duration::from_secs(60))
             .no_proxy()
             .build()
             .expect("a client");
-        Self { addr, client, serving }
+        Self {
+            addr,
+            client,
+            serving,
+        }
     }
 
     /// The URL of a path: `/healthz`.
@@ -206,11 +239,14 @@ impl Host {
 
     /// Sends bytes as they are and reads until the host closes the connection.
     pub async fn raw(&self, bytes: &[u8]) -> Vec<u8> {
-        let mut stream = TcpStream::connect(self.addr).await.expect("the host accepts");
+        let mut stream = TcpStream::connect(self.addr)
+            .await
+            .expect("the host accepts");
         // A host that has answered already may close before all is sent.
         let _ = stream.write_all(bytes).await;
         let mut answer = Vec::new();
-        let _ = tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
+        let _ =
+            tokio::time::timeout(Duration::from_secs(60), stream.read_to_end(&mut answer)).await;
         answer
     }
 }

@@ -68,29 +68,92 @@ fn each_rule_finds_what_it_forbids() {
         .len()
     };
     // Upwards, in every way to say it.
-    assert_eq!(found(order, "host/engine.rs", "use crate::api::Settings;"), 1);
-    assert_eq!(found(order, "host/engine.rs", "use crate::{error::Code, api};"), 1);
-    assert_eq!(found(order, "host/engine.rs", "fn f() { log!(crate::api::x()) }"), 1);
+    assert_eq!(
+        found(order, "host/engine.rs", "use crate::api::Settings;"),
+        1
+    );
+    assert_eq!(
+        found(order, "host/engine.rs", "use crate::{error::Code, api};"),
+        1
+    );
+    assert_eq!(
+        found(order, "host/engine.rs", "fn f() { log!(crate::api::x()) }"),
+        1
+    );
     assert_eq!(found(order, "host/engine.rs", "use super::api;"), 1);
-    assert_eq!(found(order, "host/engine/cache.rs", "use super::super::api;"), 1);
+    assert_eq!(
+        found(order, "host/engine/cache.rs", "use super::super::api;"),
+        1
+    );
     assert_eq!(found(order, "host/engine/cache.rs", "use super::api;"), 0);
-    assert_eq!(found(order, "host/engine.rs", "use crate::error::Code; // crate::api"), 0);
-    assert_eq!(found(order, "host/engine.rs", "#[cfg(test)] mod tests { use crate::api; }"), 0);
+    assert_eq!(
+        found(
+            order,
+            "host/engine.rs",
+            "use crate::error::Code; // crate::api"
+        ),
+        0
+    );
+    assert_eq!(
+        found(
+            order,
+            "host/engine.rs",
+            "#[cfg(test)] mod tests { use crate::api; }"
+        ),
+        0
+    );
 
-    assert_eq!(found(unnamed, "host/engine.rs", ""), 3, "error, api and cli have no file");
+    assert_eq!(
+        found(unnamed, "host/engine.rs", ""),
+        3,
+        "error, api and cli have no file"
+    );
     assert_eq!(found(unnamed, "host/stray.rs", ""), 5);
     assert_eq!(found(unnamed, "host/engine/stray.rs", ""), 5);
 
-    assert_eq!(found(unsafe_code, "host/api.rs", "fn f() { unsafe { g() } }"), 1);
-    assert_eq!(found(unsafe_code, "host/engine/cache.rs", "fn f() { unsafe { g() } }"), 0);
-    assert_eq!(found(unsafe_code, "host/api.rs", "fn f() { g(\"unsafe\") } // unsafe"), 0);
+    assert_eq!(
+        found(unsafe_code, "host/api.rs", "fn f() { unsafe { g() } }"),
+        1
+    );
+    assert_eq!(
+        found(
+            unsafe_code,
+            "host/engine/cache.rs",
+            "fn f() { unsafe { g() } }"
+        ),
+        0
+    );
+    assert_eq!(
+        found(
+            unsafe_code,
+            "host/api.rs",
+            "fn f() { g(\"unsafe\") } // unsafe"
+        ),
+        0
+    );
 
     assert_eq!(found(panics, "host/api.rs", "fn f() { g().unwrap() }"), 1);
-    assert_eq!(found(panics, "host/api.rs", "fn f() { h!(g().expect(\"x\")) }"), 1);
+    assert_eq!(
+        found(panics, "host/api.rs", "fn f() { h!(g().expect(\"x\")) }"),
+        1
+    );
     assert_eq!(found(panics, "host/api.rs", "fn f() { panic!() }"), 1);
-    assert_eq!(found(panics, "host/api.rs", "fn f() { g().unwrap_or_default() }"), 0);
-    assert_eq!(found(panics, "host/api.rs", "#[cfg(test)] mod tests { fn f() { g().unwrap() } }"), 0);
-    assert_eq!(found(panics, "host/api/tests.rs", "fn f() { g().unwrap() }"), 0);
+    assert_eq!(
+        found(panics, "host/api.rs", "fn f() { g().unwrap_or_default() }"),
+        0
+    );
+    assert_eq!(
+        found(
+            panics,
+            "host/api.rs",
+            "#[cfg(test)] mod tests { fn f() { g().unwrap() } }"
+        ),
+        0
+    );
+    assert_eq!(
+        found(panics, "host/api/tests.rs", "fn f() { g().unwrap() }"),
+        0
+    );
 
     assert_eq!(found(long, "host/api.rs", &"\n".repeat(LINES + 1)), 1);
     assert_eq!(found(long, "host/api.rs", &"\n".repeat(LINES)), 0);
@@ -108,11 +171,16 @@ fn order(sources: &[Source]) -> Vec<String> {
     for source in sources {
         let parts = module_path(&source.path);
         // `main.rs` and `lib.rs` stand outside of the list.
-        let Some(own) = parts.first().and_then(|first| place(first)) else { continue };
+        let Some(own) = parts.first().and_then(|first| place(first)) else {
+            continue;
+        };
         for used in roots(without_tests(tokens(source)), parts.len()) {
             if place(&used).is_some_and(|used| used > own) {
                 let own = &modules[own];
-                violations.push(format!("{}: {own} uses {used}, which stands below it in lib.rs", source.path));
+                violations.push(format!(
+                    "{}: {own} uses {used}, which stands below it in lib.rs",
+                    source.path
+                ));
             }
         }
     }
@@ -143,19 +211,24 @@ fn unnamed(sources: &[Source]) -> Vec<String> {
 }
 
 fn unsafe_code(sources: &[Source]) -> Vec<String> {
-    mentions(sources, |source, _, word, _| word == "unsafe" && !UNSAFE.contains(&source.path.as_str()))
+    mentions(sources, |source, _, word, _| {
+        word == "unsafe" && !UNSAFE.contains(&source.path.as_str())
+    })
 }
 
 fn panics(sources: &[Source]) -> Vec<String> {
     mentions(sources, |source, before, word, after| {
         let method = before == "." && matches!(word, "unwrap" | "expect");
-        let last_resort = after == "!" && matches!(word, "panic" | "todo" | "unimplemented" | "unreachable");
+        let last_resort =
+            after == "!" && matches!(word, "panic" | "todo" | "unimplemented" | "unreachable");
         (method || last_resort) && !source.path.ends_with("/tests.rs")
     })
 }
 
 fn long(sources: &[Source]) -> Vec<String> {
-    let lines = sources.iter().map(|source| (&source.path, source.text.lines().count()));
+    let lines = sources
+        .iter()
+        .map(|source| (&source.path, source.text.lines().count()));
     lines
         .filter(|(_, lines)| *lines > LINES)
         .map(|(path, lines)| format!("{path} has {lines} lines; {LINES} is the most"))
@@ -163,14 +236,23 @@ fn long(sources: &[Source]) -> Vec<String> {
 }
 
 /// Where a word stands that a rule forbids, tests left out. The rule sees the tokens around it.
-fn mentions(sources: &[Source], forbidden: impl Fn(&Source, &str, &str, &str) -> bool) -> Vec<String> {
+fn mentions(
+    sources: &[Source],
+    forbidden: impl Fn(&Source, &str, &str, &str) -> bool,
+) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
         let mut words = Vec::new();
         flatten(without_tests(tokens(source)), &mut words);
         for (at, word) in words.iter().enumerate() {
-            let near = |at: Option<usize>| at.and_then(|at| words.get(at)).map_or("", String::as_str);
-            if forbidden(source, near(at.checked_sub(1)), word, near(at.checked_add(1))) {
+            let near =
+                |at: Option<usize>| at.and_then(|at| words.get(at)).map_or("", String::as_str);
+            if forbidden(
+                source,
+                near(at.checked_sub(1)),
+                word,
+                near(at.checked_add(1)),
+            ) {
                 found.push(format!("{}: `{word}`", source.path));
             }
         }
@@ -240,16 +322,18 @@ fn is_colon(token: Option<&TokenTree>) -> bool {
 
 /// The names behind `mod` that stand for files, those of tests too.
 fn modules_of(sources: &[Source], path: &str) -> Vec<String> {
-    let Some(source) = sources.iter().find(|source| source.path == path) else { return Vec::new() };
+    let Some(source) = sources.iter().find(|source| source.path == path) else {
+        return Vec::new();
+    };
     let tokens: Vec<TokenTree> = tokens(source).into_iter().collect();
     tokens
         .windows(3)
         .filter_map(|window| match window {
-            [TokenTree::Ident(word), TokenTree::Ident(name), TokenTree::Punct(end)]
-                if word == "mod" && end.as_char() == ';' =>
-            {
-                Some(name.to_string())
-            }
+            [
+                TokenTree::Ident(word),
+                TokenTree::Ident(name),
+                TokenTree::Punct(end),
+            ] if word == "mod" && end.as_char() == ';' => Some(name.to_string()),
             _ => None,
         })
         .collect()
@@ -279,7 +363,10 @@ fn without_tests(tokens: TokenStream) -> Vec<TokenTree> {
 }
 
 fn tokens(source: &Source) -> TokenStream {
-    source.text.parse().unwrap_or_else(|error| panic!("{}: {error}", source.path))
+    source
+        .text
+        .parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", source.path))
 }
 
 /// `host/engine/cache.rs` is the module `engine`, `cache`.
@@ -308,7 +395,11 @@ fn gather(folder: &Path, sources: &mut Vec<Source>) {
                 gather(&path, sources);
             }
         } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let name = path.strip_prefix(root()).expect("within the repository").display().to_string();
+            let name = path
+                .strip_prefix(root())
+                .expect("within the repository")
+                .display()
+                .to_string();
             let text = fs::read_to_string(&path).expect("a source");
             sources.push(Source { path: name, text });
         }

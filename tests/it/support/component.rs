@@ -62,8 +62,12 @@ impl Wat {
             "package test:guest; {} world guest {{ include crank:worker/worker@0.1.0; {} }}",
             self.packages, self.world
         );
-        let package = resolve.push_source("guest.wit", &source).expect("the test's WIT parses");
-        let world = resolve.select_world(&[package], Some("guest")).expect("there is a world");
+        let package = resolve
+            .push_source("guest.wit", &source)
+            .expect("the test's WIT parses");
+        let world = resolve
+            .select_world(&[package], Some("guest"))
+            .expect("there is a world");
 
         let text = self.module(&resolve);
         let mut module = wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
@@ -78,18 +82,34 @@ impl Wat {
             return component;
         }
         let mut text = wasmprinter::print_bytes(&component).expect("a component prints");
-        text.insert_str(text.rfind(')').expect("its last parenthesis"), &self.component);
+        text.insert_str(
+            text.rfind(')').expect("its last parenthesis"),
+            &self.component,
+        );
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
     fn module(&self, resolve: &Resolve) -> String {
         let mut data = Data::new(resolve);
-        let declaration = data.place(returned(resolve, "capabilities", "declare"), &self.declaration);
+        let declaration = data.place(
+            returned(resolve, "capabilities", "declare"),
+            &self.declaration,
+        );
         let answer = data.place(returned(resolve, "handler", "handle"), &self.answer);
         let heap = (BASE + data.bytes.len()).next_multiple_of(BASE);
         let pages = heap.div_ceil(64 << 10);
-        let bytes: String = data.bytes.iter().map(|byte| format!("\\{byte:02x}")).collect();
-        let Self { declare, handle, imports, items, .. } = self;
+        let bytes: String = data
+            .bytes
+            .iter()
+            .map(|byte| format!("\\{byte:02x}"))
+            .collect();
+        let Self {
+            declare,
+            handle,
+            imports,
+            items,
+            ..
+        } = self;
         let request = "i32 ".repeat(16);
         format!(
             r#"(module
@@ -130,7 +150,9 @@ fn returned(resolve: &Resolve, interface: &str, function: &str) -> Type {
         .iter()
         .find(|(_, found)| found.name.as_deref() == Some(interface))
         .expect("the contract has this interface");
-    interface.functions[function].result.expect("it returns something")
+    interface.functions[function]
+        .result
+        .expect("it returns something")
 }
 
 /// Static data, laid out by the canonical ABI.
@@ -144,7 +166,11 @@ impl<'a> Data<'a> {
     fn new(resolve: &'a Resolve) -> Self {
         let mut sizes = SizeAlign::default();
         sizes.fill(resolve);
-        Self { resolve, sizes, bytes: Vec::new() }
+        Self {
+            resolve,
+            sizes,
+            bytes: Vec::new(),
+        }
     }
 
     /// Lays out a value of its own and returns its address.
@@ -155,8 +181,12 @@ impl<'a> Data<'a> {
     }
 
     fn reserve(&mut self, ty: &Type, count: usize) -> usize {
-        let at = self.bytes.len().next_multiple_of(self.sizes.align(ty).align_wasm32());
-        self.bytes.resize(at + self.sizes.size(ty).size_wasm32() * count, 0);
+        let at = self
+            .bytes
+            .len()
+            .next_multiple_of(self.sizes.align(ty).align_wasm32());
+        self.bytes
+            .resize(at + self.sizes.size(ty).size_wasm32() * count, 0);
         at
     }
 
@@ -195,9 +225,14 @@ impl<'a> Data<'a> {
             (TypeDefKind::Type(ty), value) => self.write(at, ty, value),
             (TypeDefKind::Record(record), Value::Object(fields)) => {
                 for name in fields.keys() {
-                    assert!(record.fields.iter().any(|field| field.name == *name), "no field {name}");
+                    assert!(
+                        record.fields.iter().any(|field| field.name == *name),
+                        "no field {name}"
+                    );
                 }
-                let offsets = self.sizes.field_offsets(record.fields.iter().map(|field| &field.ty));
+                let offsets = self
+                    .sizes
+                    .field_offsets(record.fields.iter().map(|field| &field.ty));
                 for ((offset, ty), field) in offsets.into_iter().zip(&record.fields) {
                     self.write(at + offset.size_wasm32(), ty, &value[&field.name]);
                 }
