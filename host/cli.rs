@@ -22,13 +22,17 @@ use crate::engine::{self, Engine};
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
 #[derive(Parser)]
-#[command(name = "crank", version, after_help = "\
+#[command(
+    name = "crank",
+    version,
+    after_help = "\
 Examples:
   crank demo                                      build the repository's workers, serve them, show real calls
   crank build guests/hello-world --out workers    compile a worker to a component
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
-  crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'")]
+  crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -105,7 +109,9 @@ fn configure(
 /// Log lines to standard error: `RUST_LOG` chooses which, `default` where it is not set.
 fn log(format: LogFormat, default: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
@@ -120,7 +126,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 }
 
 fn engine(config: &Config) -> Result<Engine, Ended> {
-    let settings = engine::Settings { instances: config.limits.instances };
+    let settings = engine::Settings {
+        instances: config.limits.instances,
+    };
     Engine::new(settings, Some(&config.cache_dir.join("code")))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }

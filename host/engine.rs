@@ -52,7 +52,11 @@ impl Engine {
         let wasm = wasmtime::Engine::new(&config(settings))?;
         let ticker = Ticker::start(wasm.clone())?;
         let cache = CodeCache::open(cache, &wasm);
-        Ok(Self { wasm, ticker: Arc::new(ticker), cache: Arc::new(cache) })
+        Ok(Self {
+            wasm,
+            ticker: Arc::new(ticker),
+            cache: Arc::new(cache),
+        })
     }
 
     /// The engine itself, for Stores and Linkers.

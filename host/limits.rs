@@ -76,7 +76,12 @@ const TABLE_ELEMENT: u64 = 8;
 impl Meter {
     /// An empty account with a limit in bytes.
     pub fn new(limit: u64) -> Self {
-        Self { limit, used: 0, peak: 0, last: 0 }
+        Self {
+            limit,
+            used: 0,
+            peak: 0,
+            last: 0,
+        }
     }
 
     /// The highest number of bytes that were charged at one time.
@@ -176,7 +181,8 @@ impl CpuClock {
     /// The poll that began on this thread ends.
     pub fn leave(&self) {
         let ran = self.now().saturating_sub(self.since.load(Relaxed));
-        self.used.store(self.used.load(Relaxed).saturating_add(ran), Relaxed);
+        self.used
+            .store(self.used.load(Relaxed).saturating_add(ran), Relaxed);
     }
 
     /// Called from within a poll, at a tick: what has been used so far. Switches to the exact clock.

@@ -97,7 +97,9 @@ pub struct Grants {
 impl Grants {
     /// What no worker has to ask for, and nothing else: what `declare` runs with.
     pub fn powerless() -> Self {
-        Self { interfaces: OFFERS.iter().filter_map(|offer| offer.links).collect() }
+        Self {
+            interfaces: OFFERS.iter().filter_map(|offer| offer.links).collect(),
+        }
     }
 
     /// Everything that is to be linked.

@@ -38,7 +38,9 @@ pub struct Snapshot {
 impl Registry {
     /// A registry of what a snapshot holds.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self { snapshot: ArcSwap::from_pointee(snapshot) }
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+        }
     }
 
     /// What is loaded now. Whoever holds it sees no later change.
@@ -87,10 +89,17 @@ impl Snapshot {
                     .or_default()
                     .entry(offered.capability.name.to_string())
                     .or_default()
-                    .push(Candidate { worker: worker.clone(), offered: offered.clone() });
+                    .push(Candidate {
+                        worker: worker.clone(),
+                        offered: offered.clone(),
+                    });
             }
         }
-        Self { verbs, workers, refused }
+        Self {
+            verbs,
+            workers,
+            refused,
+        }
     }
 
     /// The names under a verb, each with who offers it.
@@ -107,7 +116,12 @@ impl Snapshot {
     pub fn capabilities<'a>(&'a self, filter: &Filter, url: &'a str) -> Vec<View<'a>> {
         self.workers
             .iter()
-            .flat_map(|worker| worker.offered().iter().map(move |offered| (worker, offered)))
+            .flat_map(|worker| {
+                worker
+                    .offered()
+                    .iter()
+                    .map(move |offered| (worker, offered))
+            })
             .filter(|(_, offered)| filter.matches(&offered.capability))
             .map(|(worker, offered)| View::new(&offered.capability, url, worker.load_score()))
             .collect()
@@ -133,8 +147,15 @@ pub fn components(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-        if !hidden && path.extension().is_some_and(|extension| extension == "wasm") && path.is_file() {
+        let hidden = path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !hidden
+            && path
+                .extension()
+                .is_some_and(|extension| extension == "wasm")
+            && path.is_file()
+        {
             files.push(path);
         }
     }
@@ -162,7 +183,10 @@ fn without_shared_ids(mut workers: Vec<Worker>, refused: &mut Vec<Refused>) -> V
                     .filter(|file| *file != worker.file())
                     .map(|file| file.display().to_string())
                     .collect();
-                format!("{id} is claimed by {} too; an id belongs to one file", others.join(", "))
+                format!(
+                    "{id} is claimed by {} too; an id belongs to one file",
+                    others.join(", ")
+                )
             })
             .collect();
         if reasons.is_empty() {
@@ -183,7 +207,12 @@ fn ids(worker: &Worker) -> Vec<String> {
     let mut ids: Vec<String> = worker
         .offered()
         .iter()
-        .filter_map(|offered| Some(format!("spiffe id {}", offered.capability.spiffe_id.as_ref()?)))
+        .filter_map(|offered| {
+            Some(format!(
+                "spiffe id {}",
+                offered.capability.spiffe_id.as_ref()?
+            ))
+        })
         .collect();
     ids.push(format!("worker id {}", worker.id()));
     ids.sort();

@@ -81,7 +81,9 @@ impl Router {
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
         let snapshot = self.registry.snapshot();
-        let names = snapshot.names(&call.verb).ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
+        let names = snapshot
+            .names(&call.verb)
+            .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
         let candidate = choose(candidates(names, &call)?, &call)?;
         let worker = &candidate.worker;
         let answered = serve(candidate, call).await;
@@ -97,7 +99,13 @@ fn candidates<'a>(
     names: &'a BTreeMap<String, Vec<Candidate>>,
     call: &Call,
 ) -> Result<&'a [Candidate], Failure> {
-    let known = || names.keys().map(|name| format!("{}:{name}", call.verb)).collect::<Vec<_>>().join(", ");
+    let known = || {
+        names
+            .keys()
+            .map(|name| format!("{}:{name}", call.verb))
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
     match &call.name {
         Some(name) => names
             .get(name)
@@ -106,7 +114,11 @@ fn candidates<'a>(
         None if names.len() == 1 => Ok(names.values().next().map_or(&[], Vec::as_slice)),
         None => Err(Failure::new(
             Code::AmbiguousCapability,
-            format!("`{}` alone names several capabilities: {}", call.verb, known()),
+            format!(
+                "`{}` alone names several capabilities: {}",
+                call.verb,
+                known()
+            ),
         )),
     }
 }
@@ -120,21 +132,29 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
             None => true,
         })
         .max_by_key(|candidate| {
-            (&candidate.offered.capability.version, std::cmp::Reverse(candidate.worker.observed().in_flight))
+            (
+                &candidate.offered.capability.version,
+                std::cmp::Reverse(candidate.worker.observed().in_flight),
+            )
         })
         .ok_or_else(|| {
             let versions: Vec<String> = candidates
                 .iter()
                 .map(|candidate| candidate.offered.capability.version.to_string())
                 .collect();
-            unknown(call, &format!("no version of it matches; there is {}", versions.join(", ")))
+            unknown(
+                call,
+                &format!("no version of it matches; there is {}", versions.join(", ")),
+            )
         })
 }
 
 async fn serve(candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
     let Candidate { worker, offered } = candidate;
     let input = check::input(offered, call.input, &call.parameters).await?;
-    let wall = call.timeout.map_or(offered.limits.wall, |timeout| timeout.min(offered.limits.wall));
+    let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
+        timeout.min(offered.limits.wall)
+    });
     let cold = worker.temperature();
     let Outcome { result, usage } = worker
         .invoke(
@@ -145,17 +165,33 @@ async fn serve(candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
                 parameters: call.parameters,
                 caller: call.caller,
                 deadline: Instant::now() + wall,
-                context: call.traceparent.map(|trace| ("traceparent".to_owned(), trace)).into_iter().collect(),
+                context: call
+                    .traceparent
+                    .map(|trace| ("traceparent".to_owned(), trace))
+                    .into_iter()
+                    .collect(),
                 events: call.events,
             },
             offered.limits,
         )
         .await;
     let payload = check::output(offered, result?).await?;
-    Ok(Answer { payload, worker_id: worker.id().clone(), cold, usage })
+    Ok(Answer {
+        payload,
+        worker_id: worker.id().clone(),
+        cold,
+        usage,
+    })
 }
 
 fn unknown(call: &Call, why: &str) -> Failure {
-    let name = call.name.as_deref().map(|name| format!(":{name}")).unwrap_or_default();
-    Failure::new(Code::UnknownCapability, format!("unknown capability `{}{name}`; {why}", call.verb))
+    let name = call
+        .name
+        .as_deref()
+        .map(|name| format!(":{name}"))
+        .unwrap_or_default();
+    Failure::new(
+        Code::UnknownCapability,
+        format!("unknown capability `{}{name}`; {why}", call.verb),
+    )
 }

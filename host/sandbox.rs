@@ -100,7 +100,12 @@ impl Sandbox {
     ) -> wasmtime::Result<Self> {
         let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
         let handler = handler::GuestIndices::new(&pre)?;
-        Ok(Self { engine: engine.clone(), worker, pre, handler })
+        Ok(Self {
+            engine: engine.clone(),
+            worker,
+            pre,
+            handler,
+        })
     }
 
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.
@@ -121,9 +126,8 @@ pub async fn declare(
     component: &Component,
     limits: Limits,
 ) -> Result<Declared, Failure> {
-    let pre = link::powerless(engine, component)
-        .map_err(|error| outcome::failed(&error, None))?;
-    let indices = capabilities::GuestIndices::new(&pre)
-        .map_err(|error| outcome::failed(&error, None))?;
+    let pre = link::powerless(engine, component).map_err(|error| outcome::failed(&error, None))?;
+    let indices =
+        capabilities::GuestIndices::new(&pre).map_err(|error| outcome::failed(&error, None))?;
     run::declare(engine, worker, &pre, &indices, limits).await
 }

@@ -34,7 +34,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// What to build, and where things go. Relative paths start at the working directory.
 #[derive(Clone, Debug)]
 pub struct BuildRequest {
-    /// Directories of guest crates, or of workspaces: then every member that is a `cdylib`.
+    /// Directories of guest crates, or of workspaces: then every default member that is a `cdylib`.
     pub crates: Vec<PathBuf>,
     /// Receives `<package>.wasm` for each guest: `target/workers`.
     pub out: PathBuf,
@@ -65,18 +65,31 @@ pub enum Event<'a> {
     /// A step begins: a lower-case phrase such as `compiling hello-world`.
     Started(&'a str),
     /// How far the step is.
-    Advanced { done: u64, total: u64, unit: Unit },
+    Advanced {
+        /// What is done.
+        done: u64,
+        /// Of how much.
+        total: u64,
+        /// Counted in what.
+        unit: Unit,
+    },
     /// A line that a person should see: a compiler's warning, whom cargo waits for.
     Note(&'a str),
     /// The step is over; `ok` is false if it failed, and the error follows from [`build`].
-    Finished { ok: bool },
+    Finished {
+        /// Whether it did what it was for.
+        ok: bool,
+    },
 }
 
 /// What [`Event::Advanced`] counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
+    /// Bytes that were downloaded.
     Bytes,
+    /// Crates that were compiled.
     Crates,
+    /// Packages that were unpacked.
     Packages,
 }
 

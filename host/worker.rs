@@ -114,7 +114,13 @@ impl Worker {
     ///
     /// Every reason why it may not serve.
     pub async fn load(engine: &Engine, config: &Config, file: &Path) -> Result<Self, Refused> {
-        Loading { engine, config, file }.run().await
+        Loading {
+            engine,
+            config,
+            file,
+        }
+        .run()
+        .await
     }
 
     /// The worker's id.
@@ -229,13 +235,16 @@ impl Loading<'_> {
         let claimed = declared.worker_id.clone();
         let refused = |reasons| self.refused(Some(claimed.clone()), reasons);
 
-        let capabilities = capability::check(declared.into()).map_err(|problems| {
-            refused(problems.iter().map(ToString::to_string).collect())
-        })?;
+        let capabilities = capability::check(declared.into())
+            .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
         let operator = self.config.workers.get(&stem);
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = self.foreign_ids(&capabilities, operator);
-        let grants = match granted(&imports, &capabilities, &OperatorGrants::new(&stem, operator)) {
+        let grants = match granted(
+            &imports,
+            &capabilities,
+            &OperatorGrants::new(&stem, operator),
+        ) {
             Ok(grants) if reasons.is_empty() => grants,
             Ok(_) => return Err(refused(reasons)),
             Err(refusals) => {
@@ -251,7 +260,11 @@ impl Loading<'_> {
             .map(|capability| {
                 Arc::new(Offered {
                     id: capability.key().into(),
-                    limits: limits(&self.config.limits, operator, capability.constraints.as_ref()),
+                    limits: limits(
+                        &self.config.limits,
+                        operator,
+                        capability.constraints.as_ref(),
+                    ),
                     capability,
                 })
             })
@@ -275,11 +288,17 @@ impl Loading<'_> {
         let cap = self.config.limits.component.get();
         let made = tokio::task::spawn_blocking(move || {
             let bytes = read(&file, cap)?;
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
             let began = Instant::now();
             let kib = bytes.len() >> 10;
             let (component, origin) = engine
-                .component(&bytes, || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept"))
+                .component(&bytes, || {
+                    tracing::info!("compiling {name} ({kib} KiB), once: the code is kept")
+                })
                 .map_err(|error| error.to_string())?;
             if origin == Origin::Compiled {
                 tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
@@ -293,16 +312,26 @@ impl Loading<'_> {
 
     /// Identities that the worker may not claim: outside the trust domain, or not the one that the
     /// operator gave to this file.
-    fn foreign_ids(&self, capabilities: &[Capability], operator: Option<&WorkerSettings>) -> Vec<String> {
+    fn foreign_ids(
+        &self,
+        capabilities: &[Capability],
+        operator: Option<&WorkerSettings>,
+    ) -> Vec<String> {
         let domain = &self.config.trust_domain;
         let bound = operator.and_then(|operator| operator.spiffe_id.as_ref());
         let mut reasons = Vec::new();
         for capability in capabilities {
-            let Some(id) = &capability.spiffe_id else { continue };
+            let Some(id) = &capability.spiffe_id else {
+                continue;
+            };
             if !id.is_member_of(domain) {
-                reasons.push(format!("spiffe_id {id} is outside the trust domain {domain}"));
+                reasons.push(format!(
+                    "spiffe_id {id} is outside the trust domain {domain}"
+                ));
             } else if bound.is_some_and(|bound| bound != id) {
-                reasons.push(format!("spiffe_id {id} is not the one that the operator gave to this file"));
+                reasons.push(format!(
+                    "spiffe_id {id} is not the one that the operator gave to this file"
+                ));
             }
         }
         reasons.dedup();
@@ -310,11 +339,19 @@ impl Loading<'_> {
     }
 
     fn stem(&self) -> String {
-        self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+        self.file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
     }
 
     fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
-        Refused { file: self.file.to_owned(), worker_id, reasons }
+        Refused {
+            file: self.file.to_owned(),
+            worker_id,
+            reasons,
+        }
     }
 }
 
@@ -326,7 +363,11 @@ fn granted(
 ) -> Result<Grants, Vec<String>> {
     let mut parsed = Vec::new();
     for name in imports {
-        let unknown = || vec![format!("imports {name}, which is no interface; a component's world imports interfaces")];
+        let unknown = || {
+            vec![format!(
+                "imports {name}, which is no interface; a component's world imports interfaces"
+            )]
+        };
         parsed.push(Import::parse(name).ok_or_else(unknown)?);
     }
     let declared: Vec<Required> = capabilities
@@ -345,14 +386,25 @@ fn limits(
     operator: Option<&WorkerSettings>,
     declared: Option<&Constraints>,
 ) -> Limits {
-    let memory = declared.and_then(|declared| declared.max_memory_mb).map(ByteCount::mib);
+    let memory = declared
+        .and_then(|declared| declared.max_memory_mb)
+        .map(ByteCount::mib);
     let cpu = declared
         .and_then(|declared| declared.max_cpu_ms)
         .map(|ms| Duration::from_millis(ms.into()));
     Limits {
-        memory: operator.and_then(|operator| operator.memory).or(memory).unwrap_or(default.memory).get(),
-        wall: operator.and_then(|operator| operator.wall).unwrap_or(default.wall),
-        cpu: operator.and_then(|operator| operator.cpu).or(cpu).unwrap_or(default.cpu),
+        memory: operator
+            .and_then(|operator| operator.memory)
+            .or(memory)
+            .unwrap_or(default.memory)
+            .get(),
+        wall: operator
+            .and_then(|operator| operator.wall)
+            .unwrap_or(default.wall),
+        cpu: operator
+            .and_then(|operator| operator.cpu)
+            .or(cpu)
+            .unwrap_or(default.cpu),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
     }
 }

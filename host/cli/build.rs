@@ -35,10 +35,18 @@ pub struct Build {
 impl Build {
     pub fn run(self) -> Result<(), Ended> {
         let config = super::configure(None, self.config.config.as_deref(), &[])?;
-        let paths = if self.paths.is_empty() { vec![guests(Path::new("."))?] } else { self.paths };
+        let paths = if self.paths.is_empty() {
+            vec![guests(Path::new("."))?]
+        } else {
+            self.paths
+        };
         for built in build(paths, self.out, &config.cache_dir, self.offline)? {
             let state = if built.changed { "built" } else { "unchanged" };
-            println!("{state} {} ({} KiB)", built.component.display(), built.bytes >> 10);
+            println!(
+                "{state} {} ({} KiB)",
+                built.component.display(),
+                built.bytes >> 10
+            );
         }
         Ok(())
     }
@@ -69,6 +77,7 @@ pub fn guests(root: &Path) -> Result<PathBuf, Ended> {
         return Ok(guests);
     }
     Err(Ended::Usage(
-        "no guests/ here; name the crates to build, or run this in a clone of the repository".to_owned(),
+        "no guests/ here; name the crates to build, or run this in a clone of the repository"
+            .to_owned(),
     ))
 }

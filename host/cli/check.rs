@@ -73,7 +73,10 @@ impl Check {
             } else if path.is_file() {
                 files.push(path.clone());
             } else {
-                return Err(Ended::Usage(format!("{}: no such file or directory", path.display())));
+                return Err(Ended::Usage(format!(
+                    "{}: no such file or directory",
+                    path.display()
+                )));
             }
         }
         if files.is_empty() {
@@ -81,7 +84,11 @@ impl Check {
                 "nothing to check: no *.wasm there; `crank build` makes components".to_owned(),
             ));
         }
-        let dir = self.paths.iter().find(|path| path.is_dir()).map(PathBuf::as_path);
+        let dir = self
+            .paths
+            .iter()
+            .find(|path| path.is_dir())
+            .map(PathBuf::as_path);
         let config = super::configure(dir, self.config.config.as_deref(), &[])?;
         super::log(config.log, "warn,crank=info");
         let snapshot = super::runtime()?.block_on(async {
@@ -95,14 +102,21 @@ impl Check {
         } else {
             report.print();
         }
-        if report.complete { Ok(()) } else { Err(Ended::Short(String::new())) }
+        if report.complete {
+            Ok(())
+        } else {
+            Err(Ended::Short(String::new()))
+        }
     }
 }
 
 impl Report {
     fn new(snapshot: &Snapshot, require: &[Tier]) -> Self {
-        let workers: Vec<Checked> =
-            snapshot.workers().iter().map(|worker| Checked::new(worker, require)).collect();
+        let workers: Vec<Checked> = snapshot
+            .workers()
+            .iter()
+            .map(|worker| Checked::new(worker, require))
+            .collect();
         let refused: Vec<Refused> = snapshot
             .refused()
             .iter()
@@ -113,7 +127,11 @@ impl Report {
             })
             .collect();
         let complete = refused.is_empty() && workers.iter().all(|worker| worker.missing.is_empty());
-        Self { workers, refused, complete }
+        Self {
+            workers,
+            refused,
+            complete,
+        }
     }
 
     fn print(&self) {
@@ -135,8 +153,11 @@ impl Report {
 
 impl Checked {
     fn new(worker: &Worker, require: &[Tier]) -> Self {
-        let offered: Vec<Capability> =
-            worker.offered().iter().map(|offered| offered.capability.clone()).collect();
+        let offered: Vec<Capability> = worker
+            .offered()
+            .iter()
+            .map(|offered| offered.capability.clone())
+            .collect();
         let reached = tiers(&offered);
         let mut missing = missing_faas(&offered);
         missing.extend(
@@ -148,7 +169,11 @@ impl Checked {
         Self {
             worker_id: worker.id().to_string(),
             file: worker.file().to_owned(),
-            capabilities: worker.offered().iter().map(|offered| offered.id.to_string()).collect(),
+            capabilities: worker
+                .offered()
+                .iter()
+                .map(|offered| offered.id.to_string())
+                .collect(),
             tiers: reached.iter().map(|tier| tier.title()).collect(),
             missing,
             imports: worker.imports().to_vec(),
@@ -162,19 +187,30 @@ impl Checked {
     }
 
     fn print(&self) {
-        let mark = if self.missing.is_empty() { "✅" } else { "❌" };
+        let mark = if self.missing.is_empty() {
+            "✅"
+        } else {
+            "❌"
+        };
         println!("{mark} {}: {}", self.worker_id, self.tiers.join(" + "));
         for missing in &self.missing {
             println!("     lacks     {missing}");
         }
         println!("     imports   {}", listed(self.imports.iter()));
-        println!("     declares  {}", listed(self.required_capabilities.iter()));
+        println!(
+            "     declares  {}",
+            listed(self.required_capabilities.iter())
+        );
     }
 }
 
 fn listed<'a>(items: impl Iterator<Item = &'a String>) -> String {
     let items: Vec<&str> = items.map(String::as_str).collect();
-    if items.is_empty() { "nothing".to_owned() } else { items.join(", ") }
+    if items.is_empty() {
+        "nothing".to_owned()
+    } else {
+        items.join(", ")
+    }
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Ended {
@@ -183,7 +219,10 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Ended {
 
 fn tier(text: &str) -> Result<Tier, String> {
     Tier::parse(text.trim()).ok_or_else(|| {
-        let known: Vec<String> = Tier::ALL.iter().map(|tier| tier.title().to_lowercase()).collect();
+        let known: Vec<String> = Tier::ALL
+            .iter()
+            .map(|tier| tier.title().to_lowercase())
+            .collect();
         format!("the tiers are {}", known.join(", "))
     })
 }

@@ -20,10 +20,30 @@ const SHOWN: usize = 480;
 
 /// The tour: what is called, with which file of tests/data.
 const TOUR: &[Stop] = &[
-    Stop { verb: "greet", name: "hello_world", media_type: "application/json", input: Input::Json(r#"{"name": "Ada"}"#) },
-    Stop { verb: "convert", name: "pdf_to_text", media_type: "application/pdf", input: Input::File("groff.pdf") },
-    Stop { verb: "convert", name: "email_to_text", media_type: "message/rfc822", input: Input::File("nested.eml") },
-    Stop { verb: "convert", name: "text_to_stream", media_type: "text/plain", input: Input::File("paper.txt") },
+    Stop {
+        verb: "greet",
+        name: "hello_world",
+        media_type: "application/json",
+        input: Input::Json(r#"{"name": "Ada"}"#),
+    },
+    Stop {
+        verb: "convert",
+        name: "pdf_to_text",
+        media_type: "application/pdf",
+        input: Input::File("groff.pdf"),
+    },
+    Stop {
+        verb: "convert",
+        name: "email_to_text",
+        media_type: "message/rfc822",
+        input: Input::File("nested.eml"),
+    },
+    Stop {
+        verb: "convert",
+        name: "text_to_stream",
+        media_type: "text/plain",
+        input: Input::File("paper.txt"),
+    },
 ];
 
 struct Stop {
@@ -69,7 +89,11 @@ impl Demo {
 
         let began = Instant::now();
         let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;
-        println!("{} workers built in {:.1} s", built.len(), began.elapsed().as_secs_f64());
+        println!(
+            "{} workers built in {:.1} s",
+            built.len(),
+            began.elapsed().as_secs_f64()
+        );
         super::runtime()?.block_on(async {
             let (listener, router, config) = serve::ready(config, &out).await?;
             let address = listener.local_addr().map_err(Ended::usage)?;
@@ -103,7 +127,10 @@ async fn tour(address: SocketAddr, root: &Path) -> Result<(), Ended> {
                 (body, format!("--data-binary @tests/data/{name}"))
             }
         };
-        println!("\n$ curl {data} -H 'content-type: {}' http://{address}{path}", stop.media_type);
+        println!(
+            "\n$ curl {data} -H 'content-type: {}' http://{address}{path}",
+            stop.media_type
+        );
         let began = Instant::now();
         let response = post(address, &path, stop.media_type, body).await?;
         show(response, began.elapsed()).await?;
@@ -118,8 +145,9 @@ async fn post(
     body: Vec<u8>,
 ) -> Result<Response<hyper::body::Incoming>, Ended> {
     let stream = TcpStream::connect(address).await.map_err(Ended::usage)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(Ended::usage)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(Ended::usage)?;
     tokio::spawn(connection);
     let request = Request::post(path)
         .header("host", address.to_string())
@@ -132,18 +160,40 @@ async fn post(
 async fn show(response: Response<hyper::body::Incoming>, took: Duration) -> Result<(), Ended> {
     let status = response.status();
     let header = |name: &str| {
-        response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or("-").to_owned()
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("-")
+            .to_owned()
     };
     let (worker, timing) = (header("crank-worker"), header("server-timing"));
-    let body = response.into_body().collect().await.map_err(Ended::usage)?.to_bytes();
+    let body = response
+        .into_body()
+        .collect()
+        .await
+        .map_err(Ended::usage)?
+        .to_bytes();
     let text = String::from_utf8_lossy(&body);
     let shown: String = text.chars().take(SHOWN).collect();
     let rest = text.chars().count().saturating_sub(SHOWN);
-    println!("{shown}{}", if rest > 0 { format!("… ({rest} characters more)") } else { String::new() });
-    println!("  {status} by {worker} in {:.2} ms; sandbox: {timing}", took.as_secs_f64() * 1e3);
+    println!(
+        "{shown}{}",
+        if rest > 0 {
+            format!("… ({rest} characters more)")
+        } else {
+            String::new()
+        }
+    );
+    println!(
+        "  {status} by {worker} in {:.2} ms; sandbox: {timing}",
+        took.as_secs_f64() * 1e3
+    );
     if status.is_success() {
         Ok(())
     } else {
-        Err(Ended::Short("the demo's call failed; the lines above say how".to_owned()))
+        Err(Ended::Short(
+            "the demo's call failed; the lines above say how".to_owned(),
+        ))
     }
 }

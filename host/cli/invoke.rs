@@ -77,7 +77,9 @@ impl Invoke {
             })
         })?;
         let mut out = std::io::stdout().lock();
-        out.write_all(&answer.payload.body).and_then(|()| out.flush()).map_err(Ended::usage)
+        out.write_all(&answer.payload.body)
+            .and_then(|()| out.flush())
+            .map_err(Ended::usage)
     }
 
     fn payload(&self) -> Result<Payload, Ended> {
@@ -85,16 +87,26 @@ impl Invoke {
         let mut guessed = None;
         match (self.input.as_str(), self.input.strip_prefix('@')) {
             ("-", _) => {
-                std::io::stdin().read_to_end(&mut body).map_err(Ended::usage)?;
+                std::io::stdin()
+                    .read_to_end(&mut body)
+                    .map_err(Ended::usage)?;
             }
             (_, Some(file)) => {
-                body = std::fs::read(file).map_err(|error| Ended::Usage(format!("{file}: {error}")))?;
+                body = std::fs::read(file)
+                    .map_err(|error| Ended::Usage(format!("{file}: {error}")))?;
                 guessed = mime_guess::from_path(file).first_raw();
             }
             (json, None) => body = json.as_bytes().to_vec(),
         }
-        let media_type = self.media_type.as_deref().or(guessed).unwrap_or("application/json");
-        Ok(Payload { media_type: media_type.to_owned(), body: body.into() })
+        let media_type = self
+            .media_type
+            .as_deref()
+            .or(guessed)
+            .unwrap_or("application/json");
+        Ok(Payload {
+            media_type: media_type.to_owned(),
+            body: body.into(),
+        })
     }
 }
 

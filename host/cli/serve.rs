@@ -43,9 +43,16 @@ pub struct Serve {
 impl Serve {
     pub fn run(self) -> Result<(), Ended> {
         if !self.dir.is_dir() {
-            return Err(Ended::Usage(format!("{} is not a directory", self.dir.display())));
+            return Err(Ended::Usage(format!(
+                "{} is not a directory",
+                self.dir.display()
+            )));
         }
-        let flags: Vec<_> = self.listen.iter().map(|listen| ("listen", listen.to_string())).collect();
+        let flags: Vec<_> = self
+            .listen
+            .iter()
+            .map(|listen| ("listen", listen.to_string()))
+            .collect();
         let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &flags)?;
         if self.print_config {
             for setting in config.settings() {
@@ -62,7 +69,9 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     let (listener, router, config) = ready(config, dir).await?;
     let settings = api::Settings::from(config.as_ref());
     let stop = stop_signal().map_err(Ended::usage)?;
-    api::serve(listener, router, settings, stop).await.map_err(Ended::usage)?;
+    api::serve(listener, router, settings, stop)
+        .await
+        .map_err(Ended::usage)?;
     tracing::info!("stopped");
     Ok(())
 }
@@ -82,12 +91,20 @@ pub async fn ready(
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Ended::usage)?;
     tracing::info!("listening on http://{address}");
-    Ok((listener, Arc::new(Router::new(Registry::new(snapshot))), config))
+    Ok((
+        listener,
+        Arc::new(Router::new(Registry::new(snapshot))),
+        config,
+    ))
 }
 
 fn report(snapshot: &Snapshot, dir: &Path) {
     for worker in snapshot.workers() {
-        let capabilities: Vec<&str> = worker.offered().iter().map(|offered| &*offered.id).collect();
+        let capabilities: Vec<&str> = worker
+            .offered()
+            .iter()
+            .map(|offered| &*offered.id)
+            .collect();
         tracing::info!(worker = %worker.id(), capabilities = capabilities.join(" "), "loaded");
     }
     for refused in snapshot.refused() {
@@ -96,7 +113,10 @@ fn report(snapshot: &Snapshot, dir: &Path) {
         }
     }
     if snapshot.workers().is_empty() {
-        tracing::warn!("no worker serves: {} holds no component that may", dir.display());
+        tracing::warn!(
+            "no worker serves: {} holds no component that may",
+            dir.display()
+        );
     }
 }
 

@@ -92,7 +92,10 @@ impl CodeCache {
 
 impl Open {
     fn new(dir: &Path, engine: &wasmtime::Engine) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir)?;
         let mut digest = Digest(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut digest);
         Ok(Self {

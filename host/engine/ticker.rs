@@ -39,7 +39,10 @@ impl Ticker {
                 let shared = shared.clone();
                 move || tick(&engine, &shared)
             })?;
-        Ok(Self { shared, thread: handle.thread().clone() })
+        Ok(Self {
+            shared,
+            thread: handle.thread().clone(),
+        })
     }
 
     pub fn running(&self) -> Running {

@@ -23,28 +23,47 @@ pub async fn input(
     let capability = &offered.capability;
     let media_type = MediaType::parse(&input.media_type)
         .map_err(|error| Failure::new(Code::InvalidRequest, format!("content-type {error}")))?;
-    if !capability.accepts.iter().any(|accepted| accepted.matches(&media_type)) {
+    if !capability
+        .accepts
+        .iter()
+        .any(|accepted| accepted.matches(&media_type))
+    {
         return Err(unsupported(offered, &media_type));
     }
     if !media_type.is_json() {
-        capability.schemas.validate_raw(parameters).map_err(|faults| {
-            Failure::new(Code::InvalidInput, "the parameters do not match the schema").with_faults(faults)
-        })?;
+        capability
+            .schemas
+            .validate_raw(parameters)
+            .map_err(|faults| {
+                Failure::new(Code::InvalidInput, "the parameters do not match the schema")
+                    .with_faults(faults)
+            })?;
         return Ok(input);
     }
     if let Some((name, _)) = parameters.first() {
         return Err(Failure::new(
             Code::InvalidRequest,
-            format!("query parameter `{name}` with a JSON body; parameters go with raw bodies, JSON holds them itself"),
+            format!(
+                "query parameter `{name}` with a JSON body; parameters go with raw bodies, JSON holds them itself"
+            ),
         ));
     }
     json(offered, &input.body, |offered, body| {
         let value = serde_json::from_slice::<Value>(body).map_err(|error| {
-            Failure::new(Code::InvalidRequest, format!("the body is not JSON: {error}"))
+            Failure::new(
+                Code::InvalidRequest,
+                format!("the body is not JSON: {error}"),
+            )
         })?;
-        offered.capability.schemas.input.validate(&value).map_err(|faults| {
-            Failure::new(Code::InvalidInput, "the input does not match the schema").with_faults(faults)
-        })
+        offered
+            .capability
+            .schemas
+            .input
+            .validate(&value)
+            .map_err(|faults| {
+                Failure::new(Code::InvalidInput, "the input does not match the schema")
+                    .with_faults(faults)
+            })
     })
     .await?;
     Ok(input)
@@ -53,7 +72,8 @@ pub async fn input(
 /// The output, if it is what the capability promises.
 pub async fn output(offered: &Arc<Offered>, output: Payload) -> Result<Payload, Failure> {
     let produces = &offered.capability.produces;
-    let kept = MediaType::parse(&output.media_type).is_ok_and(|answered| produces.matches(&answered));
+    let kept =
+        MediaType::parse(&output.media_type).is_ok_and(|answered| produces.matches(&answered));
     if !kept {
         return Err(Failure::new(
             Code::InvalidOutput,
@@ -63,12 +83,21 @@ pub async fn output(offered: &Arc<Offered>, output: Payload) -> Result<Payload, 
     if produces.is_json() {
         json(offered, &output.body, |offered, body| {
             let value = serde_json::from_slice::<Value>(body).map_err(|error| {
-                Failure::new(Code::InvalidOutput, "the worker's answer is not JSON").with_cause(error)
+                Failure::new(Code::InvalidOutput, "the worker's answer is not JSON")
+                    .with_cause(error)
             })?;
-            offered.capability.schemas.output.validate(&value).map_err(|faults| {
-                Failure::new(Code::InvalidOutput, "the worker's answer does not match its own schema")
+            offered
+                .capability
+                .schemas
+                .output
+                .validate(&value)
+                .map_err(|faults| {
+                    Failure::new(
+                        Code::InvalidOutput,
+                        "the worker's answer does not match its own schema",
+                    )
                     .with_faults(faults)
-            })
+                })
         })
         .await?;
     }
@@ -91,9 +120,19 @@ async fn json(
 }
 
 fn unsupported(offered: &Offered, got: &MediaType) -> Failure {
-    let accepted: Vec<&str> = offered.capability.accepts.iter().map(MediaType::essence).collect();
+    let accepted: Vec<&str> = offered
+        .capability
+        .accepts
+        .iter()
+        .map(MediaType::essence)
+        .collect();
     Failure::new(
         Code::UnsupportedMediaType,
-        format!("{} takes {}, not {}", offered.id, accepted.join(" or "), got.essence()),
+        format!(
+            "{} takes {}, not {}",
+            offered.id,
+            accepted.join(" or "),
+            got.essence()
+        ),
     )
 }

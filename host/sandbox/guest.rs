@@ -97,9 +97,15 @@ impl WasiView for Guest {
         let wasi = self.wasi.get_or_insert_with(|| {
             let mut table = ResourceTable::new();
             table.set_max_capacity(RESOURCES);
-            Box::new(Wasi { ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(), table })
+            Box::new(Wasi {
+                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
+                table,
+            })
         });
-        WasiCtxView { ctx: &mut wasi.ctx, table: &mut wasi.table }
+        WasiCtxView {
+            ctx: &mut wasi.ctx,
+            table: &mut wasi.table,
+        }
     }
 }
 
@@ -136,24 +142,28 @@ impl log::Host for Guest {
 }
 
 impl events::Host for Guest {
-    async fn send(
-        &mut self,
-        event: types::Event,
-    ) -> wasmtime::Result<Result<(), events::Closed>> {
+    async fn send(&mut self, event: types::Event) -> wasmtime::Result<Result<(), events::Closed>> {
         for name in [&event.id, &event.event].into_iter().flatten() {
             if name.len() > EVENT_NAME || name.contains(['\r', '\n', '\0']) {
-                wasmtime::bail!("an event's id or type holds a line break or is longer than {EVENT_NAME} bytes");
+                wasmtime::bail!(
+                    "an event's id or type holds a line break or is longer than {EVENT_NAME} bytes"
+                );
             }
         }
         if matches!(event.event.as_deref(), Some("result" | "error")) {
             wasmtime::bail!("event types `result` and `error` belong to the host");
         }
-        let Some(caller) = &self.events else { return Ok(Ok(())) };
-        let event = Event { id: event.id, event: event.event, data: event.data };
-        Ok(caller
-            .send(event)
-            .await
-            .map_err(|_| events::Closed { reason: "the caller has gone".to_owned() }))
+        let Some(caller) = &self.events else {
+            return Ok(Ok(()));
+        };
+        let event = Event {
+            id: event.id,
+            event: event.event,
+            data: event.data,
+        };
+        Ok(caller.send(event).await.map_err(|_| events::Closed {
+            reason: "the caller has gone".to_owned(),
+        }))
     }
 }
 

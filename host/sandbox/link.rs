@@ -54,7 +54,9 @@ fn link(l: &mut Linker<Guest>, interface: Interface) -> wasmtime::Result<()> {
         Interface::WasiRandom => {
             random::random::add_to_linker::<_, WasiRandom>(l, |guest| guest.ctx().ctx.random())?;
             random::insecure::add_to_linker::<_, WasiRandom>(l, |guest| guest.ctx().ctx.random())?;
-            random::insecure_seed::add_to_linker::<_, WasiRandom>(l, |guest| guest.ctx().ctx.random())
+            random::insecure_seed::add_to_linker::<_, WasiRandom>(l, |guest| {
+                guest.ctx().ctx.random()
+            })
         }
         Interface::WasiCli => {
             cli::exit::add_to_linker::<_, WasiCli>(l, Guest::cli)?;

@@ -34,7 +34,10 @@ pub fn answer(
 pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
     if let Some(stop) = error.downcast_ref::<Stop>() {
         let (code, message) = match stop {
-            Stop::Memory => (Code::MemoryLimit, "the worker asked for more memory than it may have"),
+            Stop::Memory => (
+                Code::MemoryLimit,
+                "the worker asked for more memory than it may have",
+            ),
             Stop::Cpu => (Code::CpuLimit, "the worker used more CPU time than it may"),
             Stop::Deadline => (Code::Deadline, "the worker did not answer in time"),
         };
@@ -59,13 +62,19 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
 }
 
 fn too_much() -> Failure {
-    Failure::new(Code::OutputLimit, "the worker handed the host more than it may")
+    Failure::new(
+        Code::OutputLimit,
+        "the worker handed the host more than it may",
+    )
 }
 
 /// Whether the guest ran out of what it may hand the host in one call. Wasmtime 48 keeps the type of
 /// this error to itself, so its text decides; a test with a worker that returns too much holds it.
 fn is_hostcall_fuel(error: &wasmtime::Error) -> bool {
-    error.root_cause().to_string().contains("fuel allocated for hostcalls")
+    error
+        .root_cause()
+        .to_string()
+        .contains("fuel allocated for hostcalls")
 }
 
 /// A worker's own failure, its texts cut to what the contract allows.
@@ -85,11 +94,17 @@ fn own_failure(failure: types::Failure) -> Failure {
         && let Some(pointer) = failure.pointer
     {
         let detail = told.message.clone();
-        told.faults = vec![Fault { pointer: cut(pointer, POINTER), detail }];
+        told.faults = vec![Fault {
+            pointer: cut(pointer, POINTER),
+            detail,
+        }];
     }
     if code == Code::Unavailable {
-        told.retry_after =
-            Some(failure.retry_after_ms.map_or(RETRY, |ms| Duration::from_millis(ms.into())));
+        told.retry_after = Some(
+            failure
+                .retry_after_ms
+                .map_or(RETRY, |ms| Duration::from_millis(ms.into())),
+        );
     }
     told
 }

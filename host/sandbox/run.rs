@@ -22,11 +22,23 @@ const ENVELOPE: usize = 64 << 10;
 pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -> Outcome {
     let deadline = invocation.deadline;
     let left = deadline.saturating_duration_since(Instant::now());
-    let Invocation { id, capability, input, parameters, caller, context, events, .. } = invocation;
+    let Invocation {
+        id,
+        capability,
+        input,
+        parameters,
+        caller,
+        context,
+        events,
+        ..
+    } = invocation;
     let request = handler::Request {
         id: id.clone(),
         capability: capability.as_ref().to_owned(),
-        input: types::Payload { media_type: input.media_type, body: input.body.into() },
+        input: types::Payload {
+            media_type: input.media_type,
+            body: input.body.into(),
+        },
         parameters,
         caller,
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
@@ -70,7 +82,10 @@ pub async fn declare(
     let mut store = store(engine, guest);
     let ended = braked(engine, &cpu, deadline, async {
         let instance = pre.instantiate_async(&mut store).await?;
-        indices.load(&mut store, &instance)?.call_declare(&mut store).await
+        indices
+            .load(&mut store, &instance)?
+            .call_declare(&mut store)
+            .await
     })
     .await;
     ended.map_err(|error| outcome::failed(&error, store.data().panic.as_deref()))
@@ -101,7 +116,10 @@ async fn braked<T>(
     guest: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     let _running = engine.running();
-    let clocked = Clocked { cpu, future: pin!(guest) };
+    let clocked = Clocked {
+        cpu,
+        future: pin!(guest),
+    };
     match tokio::time::timeout_at(deadline.into(), clocked).await {
         Ok(ended) => ended,
         Err(_elapsed) => Err(Stop::Deadline.into()),
@@ -127,6 +145,9 @@ impl<F: Future> Future for Clocked<'_, F> {
 
 impl From<types::Payload> for Payload {
     fn from(payload: types::Payload) -> Self {
-        Self { media_type: payload.media_type, body: payload.body.into() }
+        Self {
+            media_type: payload.media_type,
+            body: payload.body.into(),
+        }
     }
 }

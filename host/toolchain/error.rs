@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// Why [`build`](super::build) failed.
 #[derive(Debug, thiserror::Error)]
+#[allow(missing_docs, reason = "each message says what the variant is")]
 pub enum BuildError {
     #[error("{} has no Cargo.toml; name the directory of a guest crate, or of a workspace of them", .0.display())]
     NoManifest(PathBuf),

@@ -48,6 +48,7 @@ pub(super) struct Guest {
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,
+    workspace_default_members: Vec<String>,
     workspace_root: PathBuf,
 }
 
@@ -86,7 +87,7 @@ struct Diagnostic {
 }
 
 impl Source {
-    /// The guest in this directory, or all guests of the workspace in it.
+    /// The guest in this directory, or those among the default members of the workspace in it.
     pub fn read(directory: &Path) -> Result<Self, BuildError> {
         if !directory.join("Cargo.toml").is_file() {
             return Err(BuildError::NoManifest(directory.to_owned()));
@@ -114,7 +115,9 @@ impl Source {
             .collect();
         if guests.iter().any(|guest| guest.directory == directory) {
             guests.retain(|guest| guest.directory == directory);
-        } else if metadata.workspace_root != directory {
+        } else if metadata.workspace_root == directory {
+            guests.retain(|guest| metadata.workspace_default_members.contains(&guest.id));
+        } else {
             // A library beside guests is not a guest, though its workspace holds some.
             guests.clear();
         }

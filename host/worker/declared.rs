@@ -6,8 +6,14 @@ use crate::capability::{Declaration, RawCapability, RawConstraints, RawExample, 
 
 impl From<wit::Worker> for Declaration {
     fn from(worker: wit::Worker) -> Self {
-        let wit::Worker { worker_id, capabilities } = worker;
-        Self { worker_id, capabilities: capabilities.into_iter().map(Into::into).collect() }
+        let wit::Worker {
+            worker_id,
+            capabilities,
+        } = worker;
+        Self {
+            worker_id,
+            capabilities: capabilities.into_iter().map(Into::into).collect(),
+        }
     }
 }
 
@@ -60,8 +66,17 @@ impl From<wit::Capability> for RawCapability {
 
 impl From<wit::Example> for RawExample {
     fn from(example: wit::Example) -> Self {
-        let wit::Example { title, input, parameters } = example;
-        Self { title, media_type: input.media_type, body: input.body, parameters }
+        let wit::Example {
+            title,
+            input,
+            parameters,
+        } = example;
+        Self {
+            title,
+            media_type: input.media_type,
+            body: input.body,
+            parameters,
+        }
     }
 }
 

@@ -76,7 +76,7 @@ impl Wat {
         let component = ComponentEncoder::default()
             .validate(true)
             .module(&module)
-            .and_then(|mut encoder| encoder.encode())
+            .and_then(|encoder| encoder.encode())
             .unwrap_or_else(|error| panic!("{error:?}\n{text}"));
         if self.component.is_empty() {
             return component;
