@@ -14,11 +14,12 @@ use std::time::Duration;
 use crank::api;
 use crank::config::Config;
 use crank::engine::{Engine, Settings};
-use crank::error::Failure;
+use crank::error::{Code, Failure};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Answer, Call, Router};
 use crank::sandbox::Payload;
 use crank::toolchain::{self, BuildRequest, Terminal};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -192,6 +193,31 @@ pub fn call(capability: &str, input: &str) -> Call {
 /// Calls `verb:name` with a JSON input.
 pub async fn invoke(router: &Router, capability: &str, input: &str) -> Result<Answer, Failure> {
     router.invoke(call(capability, input)).await
+}
+
+/// How a call fails that must not succeed.
+pub async fn failure(router: &Router, capability: &str, input: &str) -> Failure {
+    invoke(router, capability, input)
+        .await
+        .expect_err("it misbehaves")
+}
+
+/// The code with which a call fails that must not succeed.
+pub async fn code(router: &Router, capability: &str, input: &str) -> Code {
+    failure(router, capability, input).await.code
+}
+
+/// The JSON that a call answers that must not fail.
+pub async fn done(router: &Router, capability: &str, input: &str) -> Value {
+    let answer = invoke(router, capability, input)
+        .await
+        .expect("it stays within its limits");
+    serde_json::from_slice(&answer.payload.body).expect("JSON")
+}
+
+/// A router to `guests/hostile` alone.
+pub async fn hostile(toml: &str) -> Arc<Router> {
+    router(vec![guest("hostile")], toml).await
 }
 
 /// A host that serves every guest of this repository on a free loopback port until it is dropped.
