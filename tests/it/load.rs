@@ -54,7 +54,7 @@ fn an_import_that_is_not_declared_is_refused_with_the_line_to_add() {
         let reasons = refusal(&networked(json!([])), "").await;
         assert_says(
             &reasons,
-            &["test:net/socket", "worker-wat", "required_capabilities"],
+            &["test:net/socket", "\"wat\"", "required_capabilities"],
         );
         let reasons = refusal(&networked(json!(null)), "").await;
         assert_says(&reasons, &["test:net/socket", "required_capabilities"]);

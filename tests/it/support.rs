@@ -8,17 +8,18 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use crank::api;
 use crank::config::Config;
 use crank::engine::{Engine, Settings};
-use crank::error::Failure;
+use crank::error::{Code, Failure};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Answer, Call, Router};
 use crank::sandbox::Payload;
 use crank::toolchain::{self, BuildRequest, Terminal};
+use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,8 +42,8 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| engine(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")));
 
-/// Every guest of this repository, by the name of its folder.
-static GUESTS: LazyLock<BTreeMap<String, PathBuf>> = LazyLock::new(build_guests);
+/// The guests of this repository that were built so far, by the name of their folder.
+static GUESTS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
 
 /// What the host wrote to its log, from the first call of [`log`] on.
 static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
@@ -96,20 +97,25 @@ pub fn engine(cache: &Path) -> Engine {
     .expect("the engine starts")
 }
 
-/// The component of a guest of this repository: `hello-world`.
+/// The component of a guest of this repository, `hello-world`: built once in this process.
 pub fn guest(name: &str) -> PathBuf {
-    GUESTS
-        .get(name)
-        .unwrap_or_else(|| panic!("guests/{name} does not exist"))
+    // A failed build fails each test that needs it, with the build's own words.
+    let mut guests = GUESTS.lock().unwrap_or_else(PoisonError::into_inner);
+    guests
+        .entry(name.to_owned())
+        .or_insert_with(|| build(name))
         .clone()
 }
 
-fn build_guests() -> BTreeMap<String, PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    // The target directory, wherever it is; cargo names only its folder for tests.
+fn build(name: &str) -> PathBuf {
+    // The folder for tests in the target directory, wherever that is: cargo names no other.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let request = BuildRequest {
-        crates: vec![root.join("guests"), root.join("guests/hostile")],
+        crates: vec![
+            Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join("guests")
+                .join(name),
+        ],
         // Not where `crank demo` serves from: there a hostile worker has no place.
         out: scratch.join("workers"),
         target_dir: scratch.parent().expect("it lies in target/").to_owned(),
@@ -117,12 +123,11 @@ fn build_guests() -> BTreeMap<String, PathBuf> {
         offline: false,
     };
     let terminal = Terminal::default();
-    let built = toolchain::build(&request, &|event| terminal.show(event))
-        .unwrap_or_else(|error| panic!("the guests do not build: {error}"));
-    built
-        .into_iter()
-        .map(|guest| (guest.package, guest.component))
-        .collect()
+    match toolchain::build(&request, &|event| terminal.show(event)).as_deref() {
+        Ok([built]) => built.component.clone(),
+        Ok(built) => panic!("guests/{name} is {} components", built.len()),
+        Err(error) => panic!("guests/{name} does not build: {error}"),
+    }
 }
 
 /// A configuration from lines of `crank.toml`, with nothing of this machine's environment but where
@@ -190,6 +195,31 @@ pub async fn invoke(router: &Router, capability: &str, input: &str) -> Result<An
     router.invoke(call(capability, input)).await
 }
 
+/// How a call fails that must not succeed.
+pub async fn failure(router: &Router, capability: &str, input: &str) -> Failure {
+    invoke(router, capability, input)
+        .await
+        .expect_err("it misbehaves")
+}
+
+/// The code with which a call fails that must not succeed.
+pub async fn code(router: &Router, capability: &str, input: &str) -> Code {
+    failure(router, capability, input).await.code
+}
+
+/// The JSON that a call answers that must not fail.
+pub async fn done(router: &Router, capability: &str, input: &str) -> Value {
+    let answer = invoke(router, capability, input)
+        .await
+        .expect("it stays within its limits");
+    serde_json::from_slice(&answer.payload.body).expect("JSON")
+}
+
+/// A router to `guests/hostile` alone.
+pub async fn hostile(toml: &str) -> Arc<Router> {
+    router(vec![guest("hostile")], toml).await
+}
+
 /// A host that serves every guest of this repository on a free loopback port until it is dropped.
 pub struct Host {
     /// Where it listens.
@@ -203,7 +233,8 @@ impl Host {
     /// Serves with the default settings, but for what `tweak` changes.
     pub async fn start(tweak: impl FnOnce(&mut api::Settings)) -> Self {
         LazyLock::force(&LOG);
-        let router = router(GUESTS.values().cloned().collect(), "").await;
+        let files = ["hello-world", "document-conversion", "hostile"].map(guest);
+        let router = router(files.into(), "").await;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it has an address");
         let mut settings = api::Settings::from(&*config(""));
