@@ -42,7 +42,7 @@ const TOUR: &[Stop] = &[
         verb: "convert",
         name: "text_to_stream",
         media_type: "text/plain",
-        input: Input::File("paper.txt"),
+        input: Input::File("source/paper.txt"),
     },
 ];
 
@@ -85,7 +85,7 @@ impl Demo {
         let out = PathBuf::from("target/workers");
         let flags = [("listen", self.listen.to_string())];
         let config = super::configure(Some(&guests), None, &flags)?;
-        super::log(config.log, "warn,crank=info");
+        super::log(config.log, "warn,crank::worker=info");
 
         let began = Instant::now();
         let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;
