@@ -105,7 +105,7 @@ fn wasmparser_says_component(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\0asm\x0d\0\x01\0")
 }
 
-/// The engine's settings, each with its reason. Figures: DESIGN's measurements on wasmtime 48.0.8.
+/// The engine's settings, each with its reason. Figures were measured on wasmtime 48.0.8.
 fn config(settings: Settings) -> Config {
     let n = settings.instances;
     let mut pool = PoolingAllocationConfig::new();

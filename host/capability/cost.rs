@@ -6,12 +6,14 @@
 //! most `MAX_PATHS` steps; recursion adds nothing to that, since every child is reached at most once
 //! by something that recurses.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod graph;
 
-use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
 
 use super::shorten;
+use graph::{Child, Graph, Node};
 
 /// Steps that one node of a value may cost: the paths through the schema, references expanded.
 const MAX_PATHS: u64 = 10_000;
@@ -22,24 +24,6 @@ const MAX_DEPTH: u32 = 256;
 /// Regular expressions in one schema: compiling them is what costs most at load.
 const MAX_PATTERNS: usize = 64;
 
-/// Schemas that every one of them must hold for the same value.
-const IN_PLACE: [&str; 4] = ["not", "if", "then", "else"];
-const IN_PLACE_LISTS: [&str; 3] = ["allOf", "anyOf", "oneOf"];
-const IN_PLACE_MAPS: [&str; 2] = ["dependentSchemas", "dependencies"];
-/// Applied to every property; `true` if those that `properties` names are left out.
-const ANY_PROPERTY: [(&str, bool); 2] = [
-    ("additionalProperties", true),
-    ("unevaluatedProperties", false),
-];
-/// Applied to every item; `true` if those that `prefixItems` covers are left out.
-const ANY_ITEM: [(&str, bool); 3] = [
-    ("items", true),
-    ("unevaluatedItems", false),
-    ("contains", false),
-];
-/// Keywords that make an error own a copy of the value it is about.
-const COPYING: [&str; 4] = ["anyOf", "oneOf", "propertyNames", "not"];
-
 /// What a schema costs at most.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
@@ -49,43 +33,8 @@ pub(super) struct Cost {
     pub copies: bool,
     /// Regular expressions to compile.
     pub patterns: usize,
-}
-
-/// Which children of a value an edge leads to.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Child<'a> {
-    Property(&'a str),
-    Item(usize),
-    AnyProperty {
-        but_named: bool,
-    },
-    AnyItem {
-        but_prefix: bool,
-    },
-    /// Names are strings: nothing recurses below them.
-    Name,
-}
-
-#[derive(Default)]
-struct Node<'a> {
-    in_place: Vec<usize>,
-    down: Vec<(Child<'a>, usize)>,
-    names: BTreeSet<&'a str>,
-    prefix: usize,
-    /// `unevaluated…` walks everything at its value a second time.
-    twice: bool,
-    reference: Option<&'a str>,
-}
-
-#[derive(Default)]
-struct Graph<'a> {
-    nodes: Vec<Node<'a>>,
-    /// A subschema is known by where it lies in memory: cheaper and safer than its pointer as text.
-    known: HashMap<usize, usize>,
-    anchors: HashMap<&'a str, usize>,
-    patterns: usize,
-    copies: bool,
-    problems: Vec<String>,
+    /// Positions of regular expressions that each byte of a text may be held against.
+    pub matching: u64,
 }
 
 /// The cost of a schema, or what is wrong with it.
@@ -103,184 +52,19 @@ pub(super) fn measure(schema: &Value) -> Result<Cost, Vec<String>> {
         graph.problems.truncate(16);
         return Err(graph.problems);
     }
-    let paths = graph.price(root).map_err(|problem| vec![problem])?;
+    let (paths, matching) = graph.price(root).map_err(|problem| vec![problem])?;
     Ok(Cost {
         paths,
         copies: graph.copies,
         patterns: graph.patterns,
+        matching,
     })
 }
 
 impl<'a> Graph<'a> {
-    /// Adds a subschema and all below it, references not yet followed.
-    fn add(&mut self, schema: &'a Value) -> usize {
-        let address = std::ptr::from_ref(schema).addr();
-        if let Some(&index) = self.known.get(&address) {
-            return index;
-        }
-        let index = self.nodes.len();
-        self.known.insert(address, index);
-        self.nodes.push(Node::default());
-        let Value::Object(object) = schema else {
-            return index;
-        };
-        let mut node = Node::default();
-        self.keywords(index, object, &mut node);
-        self.children(object, &mut node);
-        if let Some(slot) = self.nodes.get_mut(index) {
-            *slot = node;
-        }
-        index
-    }
-
-    /// Keywords that have a say beyond their own place: references, anchors, identifiers, patterns.
-    fn keywords(&mut self, index: usize, object: &'a Map<String, Value>, node: &mut Node<'a>) {
-        if index != 0 {
-            for keyword in ["$id", "$schema"] {
-                if object.contains_key(keyword) {
-                    self.problems.push(format!(
-                        "has a {keyword} below its root; only the root may carry one"
-                    ));
-                }
-            }
-        }
-        for keyword in ["$anchor", "$dynamicAnchor"] {
-            if let Some(Value::String(anchor)) = object.get(keyword) {
-                self.anchors.insert(anchor, index);
-            }
-        }
-        for keyword in ["$ref", "$dynamicRef"] {
-            let Some(Value::String(target)) = object.get(keyword) else {
-                continue;
-            };
-            if !target.starts_with('#') {
-                self.problems.push(format!(
-                    "has the {keyword} \"{}\", which leads out of the schema; only \"#…\" is allowed",
-                    shorten(target, 128)
-                ));
-            } else if node.reference.replace(target).is_some() {
-                self.problems
-                    .push("has a $ref and a $dynamicRef side by side; keep one".to_owned());
-            }
-        }
-        self.patterns += usize::from(object.contains_key("pattern"));
-        self.copies |= COPYING.iter().any(|keyword| object.contains_key(*keyword));
-        node.twice =
-            object.contains_key("unevaluatedProperties") || object.contains_key("unevaluatedItems");
-    }
-
-    fn children(&mut self, object: &'a Map<String, Value>, node: &mut Node<'a>) {
-        for keyword in ["$defs", "definitions"] {
-            for schema in object
-                .get(keyword)
-                .and_then(Value::as_object)
-                .into_iter()
-                .flat_map(Map::values)
-            {
-                self.add(schema);
-            }
-        }
-        if let Some(schema) = object.get("contentSchema") {
-            self.add(schema);
-        }
-        for schema in IN_PLACE.iter().filter_map(|keyword| object.get(*keyword)) {
-            node.in_place.push(self.add(schema));
-        }
-        for list in IN_PLACE_LISTS
-            .iter()
-            .filter_map(|keyword| object.get(*keyword)?.as_array())
-        {
-            for schema in list {
-                node.in_place.push(self.add(schema));
-            }
-        }
-        for map in IN_PLACE_MAPS
-            .iter()
-            .filter_map(|keyword| object.get(*keyword)?.as_object())
-        {
-            for schema in map.values() {
-                node.in_place.push(self.add(schema));
-            }
-        }
-        for (name, schema) in object
-            .get("properties")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flatten()
-        {
-            node.names.insert(name);
-            node.down.push((Child::Property(name), self.add(schema)));
-        }
-        for (at, schema) in object
-            .get("prefixItems")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .enumerate()
-        {
-            node.prefix = at + 1;
-            node.down.push((Child::Item(at), self.add(schema)));
-        }
-        for schema in object
-            .get("patternProperties")
-            .and_then(Value::as_object)
-            .into_iter()
-            .flat_map(Map::values)
-        {
-            self.patterns += 1;
-            node.down
-                .push((Child::AnyProperty { but_named: false }, self.add(schema)));
-        }
-        for (keyword, but_named) in ANY_PROPERTY {
-            if let Some(schema) = object.get(keyword) {
-                node.down
-                    .push((Child::AnyProperty { but_named }, self.add(schema)));
-            }
-        }
-        for (keyword, but_prefix) in ANY_ITEM {
-            if let Some(schema) = object.get(keyword) {
-                node.down
-                    .push((Child::AnyItem { but_prefix }, self.add(schema)));
-            }
-        }
-        if let Some(schema) = object.get("propertyNames") {
-            node.down.push((Child::Name, self.add(schema)));
-        }
-    }
-
-    /// Follows every reference; a target outside of the places that hold schemas joins the graph here.
-    fn link(&mut self, root: &'a Value) {
-        let mut at = 0;
-        while let Some(reference) = self.nodes.get(at).map(|node| node.reference) {
-            if let Some(reference) = reference {
-                match self.target(root, reference) {
-                    Some(target) => {
-                        if let Some(node) = self.nodes.get_mut(at) {
-                            node.in_place.push(target);
-                        }
-                    }
-                    None => self.problems.push(format!(
-                        "has the $ref \"{}\", which leads nowhere",
-                        shorten(reference, 128)
-                    )),
-                }
-            }
-            at += 1;
-        }
-    }
-
-    fn target(&mut self, root: &'a Value, reference: &str) -> Option<usize> {
-        let fragment = percent_decode_str(reference.strip_prefix('#')?)
-            .decode_utf8()
-            .ok()?;
-        if fragment.is_empty() || fragment.starts_with('/') {
-            return root.pointer(&fragment).map(|schema| self.add(schema));
-        }
-        self.anchors.get(fragment.as_ref()).copied()
-    }
-
-    /// The steps that one node of a value costs, at most.
-    fn price(&self, root: usize) -> Result<u64, String> {
+    /// The steps that one node of a value costs, and the positions that each byte of a text may be held
+    /// against; both at most.
+    fn price(&self, root: usize) -> Result<(u64, u64), String> {
         let (_, removed) = self.peel(|node| {
             node.in_place
                 .iter()
@@ -325,7 +109,9 @@ impl<'a> Graph<'a> {
             }
         }
         self.single_recursion(root, &recurs, &totals)?;
-        Ok(totals.iter().map(|total| total.paths).max().unwrap_or(1))
+        let paths = totals.iter().map(|total| total.paths).max();
+        let matching = totals.iter().map(|total| total.matching).max();
+        Ok((paths.unwrap_or(1), matching.unwrap_or(0)))
     }
 
     /// Removes, again and again, what leads nowhere any more. Answers the order of removal and, for
@@ -476,6 +262,7 @@ fn at_most_once(edges: &[Edge<'_, '_>]) -> Result<(), String> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Total {
     paths: u64,
+    matching: u64,
     in_place: u32,
     depth: u32,
 }
@@ -484,11 +271,15 @@ impl Total {
     fn of(node: &Node<'_>, totals: &[Total], recurs: &impl Fn(usize) -> bool) -> Self {
         let mut sum = Total {
             paths: 1,
+            matching: node.matching,
             ..Total::default()
         };
         for total in node.in_place.iter().filter_map(|to| totals.get(*to)) {
             let times = if node.twice { 2 } else { 1 };
             sum.paths = sum.paths.saturating_add(total.paths.saturating_mul(times));
+            sum.matching = sum
+                .matching
+                .saturating_add(total.matching.saturating_mul(times));
             sum.in_place = sum.in_place.max(total.in_place + 1);
             sum.depth = sum.depth.max(total.depth + 1);
         }
@@ -499,6 +290,7 @@ impl Total {
                 .copied()
                 .unwrap_or_default();
             sum.paths = sum.paths.saturating_add(total.paths.max(1));
+            sum.matching = sum.matching.saturating_add(total.matching);
             sum.depth = sum.depth.max(total.depth + 1);
         }
         sum

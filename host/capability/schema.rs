@@ -23,6 +23,8 @@ const MAX_DETAIL_BYTES: usize = 256;
 const MAX_PATTERN_BYTES: usize = 256 << 10;
 /// What a report may hold in memory while it is made, in bytes: errors of alternatives own copies.
 const MAX_REPORT_BYTES: u64 = 64 << 20;
+/// Steps of matching that one value may cost: bytes of text times positions of regular expressions.
+const MAX_MATCHING: u64 = 100_000_000;
 /// What one error takes beside the value that it copies, in bytes, generously.
 const ERROR_BYTES: u64 = 256;
 
@@ -102,6 +104,13 @@ impl Schema {
 
     /// Checks a value. Names at most 16 places that are at fault.
     pub fn validate(&self, value: &Value) -> Result<(), Vec<Fault>> {
+        if self.cost.matching > 0 && text_bytes(value) > MAX_MATCHING / self.cost.matching {
+            return Err(vec![Fault {
+                pointer: String::new(),
+                detail: "has too much text to be matched against the schema's regular expressions"
+                    .to_owned(),
+            }]);
+        }
         if self.validator.is_valid(value) {
             return Ok(());
         }
@@ -134,6 +143,19 @@ impl Schema {
             });
         }
         faults
+    }
+}
+
+/// Bytes of all texts and names in a value.
+fn text_bytes(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(items) => items.iter().map(text_bytes).sum(),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, member)| name.len() as u64 + text_bytes(member))
+            .sum(),
+        _ => 0,
     }
 }
 
@@ -277,6 +299,16 @@ mod tests {
                 .detail
                 .contains("too large")
         );
+    }
+
+    #[test]
+    fn matching_is_bounded_by_text_and_patterns_together() {
+        let schema = Schema::parse(r#"{"items":{"pattern":"[ab]*a[ab]{199}$"}}"#).unwrap();
+        let start = Instant::now();
+        let refused = schema.validate(&json!(["ab".repeat(4 << 20)])).unwrap_err();
+        assert!(refused[0].detail.contains("too much text"));
+        assert!(start.elapsed() < Duration::from_secs(1));
+        schema.validate(&json!(["ab".repeat(1000)])).unwrap();
     }
 
     #[test]

@@ -84,12 +84,6 @@ const DISK_FULL: &str = "; the disk is full: make room (a private toolchain take
 const CAUSES: &[(&str, &str)] = &[
     ("No space left on device", DISK_FULL),
     (
-        "initial memory too small",
-        "; the guest's data needs more than the 2 MiB it starts with: put \
-      `rustflags = [\"-Clink-arg=--initial-memory=N\"]` with a larger multiple of 65536 under \
-      `[target.wasm32-unknown-unknown]` in its .cargo/config.toml",
-    ),
-    (
         "linker `wasm-component-ld` not found",
         "; the linker comes with rustup's toolchains, or from \
       `cargo install wasm-component-ld`",

@@ -12,9 +12,9 @@ use super::compiler::{Compiler, LINKER};
 use super::process::{self, Seen, push_line};
 use super::{BuildError, Event, Progress, TARGET, Unit, step};
 
-/// Bytes that a guest's memory starts with: room for its first allocations without a `memory.grow`,
+/// Heap that a guest starts with behind its data: room for its first allocations without a `memory.grow`,
 /// which is what keeps guests from scaling over cores (`docs/decisions/0002-guest-toolchain.md`).
-const INITIAL_MEMORY: &str = "--initial-memory=2097152";
+const INITIAL_HEAP: &str = "--initial-heap=1048576";
 
 /// The release profile of guests, for those keys that their own manifest leaves open.
 const PROFILE: [(&str, &str); 5] = [
@@ -225,8 +225,8 @@ impl Guest {
             remap(std_path, std_name),
             remap(target_dir, "/target"),
         ];
-        if !self.sets_initial_memory() {
-            flags.push(format!("-Clink-arg={INITIAL_MEMORY}"));
+        if !self.sets_initial_heap() {
+            flags.push(format!("-Clink-arg={INITIAL_HEAP}"));
         }
         let flags = toml::Value::from(flags);
         let mut settings = vec![
@@ -249,13 +249,13 @@ impl Guest {
         Ok(settings)
     }
 
-    /// Whether the crate's own configuration says how much memory it starts with. Ours would come
-    /// last and win, also over a larger one that its data needs.
-    fn sets_initial_memory(&self) -> bool {
+    /// Whether the crate's own configuration says how much heap or memory it starts with. Ours would
+    /// come last and win.
+    fn sets_initial_heap(&self) -> bool {
         self.directory.ancestors().any(|directory| {
             ["config.toml", "config"].iter().any(|name| {
                 fs::read_to_string(directory.join(".cargo").join(name))
-                    .is_ok_and(|text| text.contains("--initial-memory"))
+                    .is_ok_and(|text| text.contains("--initial-"))
             })
         })
     }

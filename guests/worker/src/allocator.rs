@@ -3,8 +3,8 @@
 //! Every invocation gets a fresh memory. The allocator that the standard library brings grows it at
 //! the first allocation, which costs the host two system calls that hold a lock of the whole
 //! process: with it four cores answer fewer calls than one. This one hands out first what lies
-//! between the end of the static data and the end of the initial memory (2 MiB, see
-//! `guests/.cargo/config.toml`), and grows only when that is used up.
+//! between the end of the static data and the end of the initial memory (1 MiB, see
+//! `guests/.cargo/config.toml`), and when that is used up grows by 1 MiB at least.
 //!
 //! The only room of this crate with `unsafe` code.
 
@@ -17,6 +17,9 @@ use dlmalloc::{Allocator, Dlmalloc};
 
 /// Bytes of a WebAssembly page.
 const PAGE: usize = 64 << 10;
+
+/// Pages by which the memory grows at least.
+const GROWTH: usize = 16;
 
 #[global_allocator]
 static HEAP: Heap = Heap(UnsafeCell::new(Dlmalloc::new_with_allocator(Memory {
@@ -71,6 +74,13 @@ impl Memory {
     }
 }
 
+/// Grows the memory by so many pages, and returns how many there were before; none if the host
+/// refuses.
+fn grow(pages: usize) -> Option<(usize, usize)> {
+    let before = memory_grow(0, pages);
+    (before != usize::MAX).then_some((before, pages))
+}
+
 // SAFETY: what `alloc` returns is memory of this instance that nobody else uses: the linker puts
 // nothing behind `__heap_base`, and pages that were grown are new.
 unsafe impl Allocator for Memory {
@@ -78,11 +88,11 @@ unsafe impl Allocator for Memory {
         if let Some((start, length)) = self.initial(size) {
             return (start, length, 0);
         }
-        let pages = size.div_ceil(PAGE);
-        let before = memory_grow(0, pages);
-        if before == usize::MAX {
+        // Close to the worker's limit less may be had than is worth asking for.
+        let needed = size.div_ceil(PAGE);
+        let Some((before, pages)) = [needed.max(GROWTH), needed].into_iter().find_map(grow) else {
             return (ptr::null_mut(), 0, 0);
-        }
+        };
         let start = before * PAGE;
         let length = pages * PAGE;
         // A pointer must not wrap around: the last bytes of the address space stay unused.

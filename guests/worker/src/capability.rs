@@ -5,6 +5,9 @@ use schemars::Schema;
 use crate::function::{self, Function, Output as _};
 use crate::{Failure, Payload, Request};
 
+/// A function, from payload to payload.
+type Call = dyn Fn(&Request, Payload) -> Result<Payload, Failure>;
+
 /// Names and values.
 pub(crate) type Pairs = &'static [(&'static str, &'static str)];
 
@@ -67,7 +70,7 @@ pub struct Capability {
     pub(crate) slo_bid: Option<f64>,
     pub(crate) controller_affinity: Option<&'static [&'static str]>,
     pub(crate) extensions: Pairs,
-    call: Box<dyn Fn(&Request, Payload) -> Result<Payload, Failure>>,
+    call: Box<Call>,
 }
 
 /// A call that works.

@@ -122,6 +122,7 @@ mod tests {
     use serde_json::{Value, json};
 
     #[derive(Deserialize, JsonSchema)]
+    #[expect(dead_code, reason = "only its schema is looked at")]
     struct Input {
         /// A picture.
         #[schemars(extend("contentMediaType" = "image/png"))]

@@ -66,9 +66,9 @@ impl Lines {
             .into_iter()
             .filter(|line| !line.text.trim().is_empty())
             .collect();
-        let mut gaps: Vec<f64> = lines
-            .windows(2)
-            .filter_map(|pair| gap(&pair[0], &pair[1]))
+        let pairs = lines.iter().zip(lines.iter().skip(1));
+        let mut gaps: Vec<f64> = pairs
+            .filter_map(|(above, below)| gap(above, below))
             .collect();
         gaps.sort_by(f64::total_cmp);
         let usual = gaps.get(gaps.len() / 2).copied().unwrap_or_default();
@@ -138,7 +138,7 @@ const SOFT_HYPHEN: char = '\u{ad}';
 
 /// Takes the second half of a word that the text so far ends with the first half of, and returns
 /// what remains of the line. A hyphen before a capital or a digit stays: that one was written.
-fn rejoin<'a>(text: &mut String, line: &'a str) -> Option<&'a str> {
+pub fn rejoin<'a>(text: &mut String, line: &'a str) -> Option<&'a str> {
     let hyphen = text
         .chars()
         .next_back()
@@ -150,7 +150,7 @@ fn rejoin<'a>(text: &mut String, line: &'a str) -> Option<&'a str> {
         return None;
     }
     text.truncate(text.len() - hyphen.len_utf8());
-    let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+    let (word, rest) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
     text.push_str(word);
     Some(rest)
 }

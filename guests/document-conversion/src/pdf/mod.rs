@@ -51,23 +51,22 @@ pub fn to_text(input: Input) -> Result<Output, Failure> {
     let last = input.last_page.unwrap_or(usize::MAX);
     let cache = InterpreterCache::new();
     let wanted = pages.iter().take(last).skip(first.saturating_sub(1));
-    let texts: Vec<String> = wanted
-        .map(|page| {
-            // Positions in the page's own space will do, so there is no box and no transform.
-            let (transform, bounds) = (Affine::IDENTITY, Rect::new(0.0, 0.0, 1.0, 1.0));
-            let mut context = Context::new(
-                transform,
-                bounds,
-                &cache,
-                pdf.xref(),
-                InterpreterSettings::default(),
-            );
-            let mut lines = lines::Lines::default();
-            interpret_page(page, &mut context, &mut glyphs::Glyphs::new(&mut lines));
-            lines.into_text()
-        })
-        .collect();
-    let text = texts.join("\n\u{c}");
+    let mut text = String::new();
+    for (index, page) in wanted.enumerate() {
+        // Positions in the page's own space will do, so there is no box and no transform.
+        let (transform, bounds) = (Affine::IDENTITY, Rect::new(0.0, 0.0, 1.0, 1.0));
+        let settings = InterpreterSettings::default();
+        let mut context = Context::new(transform, bounds, &cache, pdf.xref(), settings);
+        let mut lines = lines::Lines::default();
+        interpret_page(page, &mut context, &mut glyphs::Glyphs::new(&mut lines));
+        let page = lines.into_text();
+        // A word may be divided at a page's end too.
+        let rest = lines::rejoin(&mut text, &page).unwrap_or(&page);
+        if index > 0 {
+            text.push_str("\n\u{c}");
+        }
+        text.push_str(rest);
+    }
     if !text.contains(|c: char| c.is_alphanumeric()) {
         return Err(fault(
             "no-text",
@@ -93,7 +92,7 @@ fn open(document: Vec<u8>) -> Result<Pdf, Failure> {
         }
         Ok(pdf) => Ok(pdf),
         Err(LoadPdfError::Decryption(DecryptionError::PasswordProtected)) => {
-            encrypted("the file needs a password; send it without one")
+            encrypted("the file needs a password; send it unencrypted")
         }
         Err(LoadPdfError::Decryption(_)) => {
             encrypted("the file is encrypted in a way that is not understood; send it unencrypted")
@@ -121,10 +120,8 @@ fn named(bytes: Option<&[u8]>) -> Option<String> {
 fn text_string(bytes: &[u8]) -> String {
     match bytes {
         [0xfe, 0xff, rest @ ..] => {
-            let units: Vec<u16> = rest
-                .chunks_exact(2)
-                .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
-                .collect();
+            let (pairs, _) = rest.as_chunks();
+            let units: Vec<u16> = pairs.iter().map(|pair| u16::from_be_bytes(*pair)).collect();
             String::from_utf16_lossy(&units)
         }
         [0xef, 0xbb, 0xbf, rest @ ..] => String::from_utf8_lossy(rest).into_owned(),
