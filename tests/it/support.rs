@@ -42,8 +42,9 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 static ENGINE: LazyLock<Engine> =
     LazyLock::new(|| engine(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")));
 
-/// The guests of this repository that were built so far, by the name of their folder.
-static GUESTS: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+/// The guests of this repository that were asked for so far, by the name of their folder: the
+/// component, or why there is none.
+static GUESTS: Mutex<BTreeMap<String, Result<PathBuf, String>>> = Mutex::new(BTreeMap::new());
 
 /// What the host wrote to its log, from the first call of [`log`] on.
 static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
@@ -99,23 +100,21 @@ pub fn engine(cache: &Path) -> Engine {
 
 /// The component of a guest of this repository, `hello-world`: built once in this process.
 pub fn guest(name: &str) -> PathBuf {
-    // A failed build fails each test that needs it, with the build's own words.
-    let mut guests = GUESTS.lock().unwrap_or_else(PoisonError::into_inner);
-    guests
+    let built = GUESTS
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
         .entry(name.to_owned())
         .or_insert_with(|| build(name))
-        .clone()
+        .clone();
+    built.unwrap_or_else(|error| panic!("guests/{name} does not build: {error}"))
 }
 
-fn build(name: &str) -> PathBuf {
+fn build(name: &str) -> Result<PathBuf, String> {
+    let guests = Path::new(env!("CARGO_MANIFEST_DIR")).join("guests");
     // The folder for tests in the target directory, wherever that is: cargo names no other.
     let scratch = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let request = BuildRequest {
-        crates: vec![
-            Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("guests")
-                .join(name),
-        ],
+        crates: vec![guests.join(name)],
         // Not where `crank demo` serves from: there a hostile worker has no place.
         out: scratch.join("workers"),
         target_dir: scratch.parent().expect("it lies in target/").to_owned(),
@@ -124,9 +123,9 @@ fn build(name: &str) -> PathBuf {
     };
     let terminal = Terminal::default();
     match toolchain::build(&request, &|event| terminal.show(event)).as_deref() {
-        Ok([built]) => built.component.clone(),
-        Ok(built) => panic!("guests/{name} is {} components", built.len()),
-        Err(error) => panic!("guests/{name} does not build: {error}"),
+        Ok([built]) => Ok(built.component.clone()),
+        Ok(built) => Err(format!("it is {} components", built.len())),
+        Err(error) => Err(error.to_string()),
     }
 }
 
