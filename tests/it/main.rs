@@ -1,6 +1,8 @@
 //! Crank from the outside: one binary, a file per feature.
 
 mod build;
+mod cli;
+mod convert;
 mod events;
 mod hostile;
 mod http;
