@@ -39,7 +39,7 @@ fn hello() -> PathBuf {
 }
 
 fn config() -> Config {
-    Config::load(&[], None, []).expect("the defaults hold")
+    Config::load(&[], None, std::env::vars()).expect("the defaults hold")
 }
 
 fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {

@@ -51,7 +51,7 @@ enum Command {
 #[derive(Args)]
 struct ConfigArgs {
     /// Configuration file [default: crank.toml in the directory of workers, if there is one]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "CRANK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
 }
 

@@ -78,8 +78,10 @@ pub enum LogFormat {
 /// The section `[limits]`: defaults for invocations, and caps of the host's own surface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitSettings {
-    /// Memories and tables of one invocation together.
+    /// Memories and tables of one invocation together, where the worker declares nothing.
     pub memory: ByteCount,
+    /// The most that a worker's own declaration may raise that to.
+    pub max_memory: ByteCount,
     /// Wall-clock time of one invocation.
     pub wall: Duration,
     /// CPU time of one invocation.
@@ -214,6 +216,7 @@ impl LimitSettings {
     fn read(reader: &mut Reader) -> Option<Self> {
         const DAY_MS: u64 = 86_400_000;
         let memory = reader.mebibytes("limits.memory_mb", 1..=16_384);
+        let max_memory = reader.mebibytes("limits.max_memory_mb", 1..=16_384);
         let wall = reader.milliseconds("limits.wall_ms", 1..=DAY_MS);
         let cpu = reader.milliseconds("limits.cpu_ms", 1..=DAY_MS);
         let input = reader.mebibytes("limits.input_mb", 1..=4096);
@@ -241,6 +244,7 @@ impl LimitSettings {
         }
         Some(Self {
             memory: memory?,
+            max_memory: max_memory?,
             wall: wall?,
             cpu: cpu?,
             input: input?,

@@ -84,7 +84,7 @@ impl Engine {
         if let Some(component) = self.cache.load(&self.wasm, bytes) {
             return Ok((component, Origin::Cached));
         }
-        if !wasmparser_says_component(bytes) {
+        if !is_component(bytes) {
             return Err(CompileError::Refused(
                 "not a WebAssembly component; a core module becomes one with `crank build` (its \
                  linker is wasm-component-ld) or `wasm-tools component new`"
@@ -101,7 +101,7 @@ impl Engine {
 
 /// Whether the preamble is a component's: the magic, then version 13 of layer 1 (Binary.md of the
 /// component model).
-fn wasmparser_says_component(bytes: &[u8]) -> bool {
+fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\0asm\x0d\0\x01\0")
 }
 

@@ -46,6 +46,8 @@ pub enum Stop {
     Cpu,
     /// The wall-clock deadline.
     Deadline,
+    /// Something handed to the host that is longer than the contract allows.
+    Output,
 }
 
 impl fmt::Display for Stop {
@@ -54,6 +56,7 @@ impl fmt::Display for Stop {
             Stop::Memory => "memory limit reached",
             Stop::Cpu => "cpu limit reached",
             Stop::Deadline => "deadline passed",
+            Stop::Output => "output limit reached",
         })
     }
 }
@@ -89,7 +92,20 @@ impl Meter {
         self.peak
     }
 
-    fn charge(&mut self, bytes: u64) -> wasmtime::Result<bool> {
+    /// Asked before a memory or table grows; `unit` is the bytes of what the sizes count.
+    fn growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+        unit: u64,
+    ) -> wasmtime::Result<bool> {
+        self.last = 0;
+        // The module's own maximum refuses first and costs nothing.
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
+        }
+        let bytes = (desired.saturating_sub(current) as u64).saturating_mul(unit);
         let used = self.used.saturating_add(bytes);
         if used > self.limit {
             // An error and not `false`: the guest would see -1 and could make anything of it.
@@ -114,11 +130,7 @@ impl wasmtime::ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // The module's own maximum refuses first and costs nothing.
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.charge((desired - current) as u64)
+        self.growing(current, desired, maximum, 1)
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
@@ -132,10 +144,7 @@ impl wasmtime::ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        if maximum.is_some_and(|maximum| desired > maximum) {
-            return Ok(false);
-        }
-        self.charge((desired - current) as u64 * TABLE_ELEMENT)
+        self.growing(current, desired, maximum, TABLE_ELEMENT)
     }
 
     fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::capability::{Filter, View};
@@ -62,17 +63,33 @@ impl Snapshot {
 
     /// Loads the components in these files, in parallel.
     pub async fn load(engine: &Engine, config: &Arc<Config>, files: Vec<PathBuf>) -> Self {
+        // Compiling takes a core and much memory: as many at once as there are cores.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let turns = Arc::new(Semaphore::new(cores));
         let mut loading = JoinSet::new();
+        let mut files_of = HashMap::new();
         for file in files {
-            let (engine, config) = (engine.clone(), config.clone());
-            loading.spawn(async move { Worker::load(&engine, &config, &file).await });
+            let (engine, config, turns) = (engine.clone(), config.clone(), turns.clone());
+            let path = file.clone();
+            let task = loading.spawn(async move {
+                // The semaphore is never closed; a permit is there sooner or later.
+                let _turn = turns.acquire().await;
+                Worker::load(&engine, &config, &path).await
+            });
+            files_of.insert(task.id(), file);
         }
         let mut workers = Vec::new();
         let mut refused = Vec::new();
-        for loaded in loading.join_all().await {
-            match loaded {
-                Ok(worker) => workers.push(worker),
-                Err(reasons) => refused.push(reasons),
+        while let Some(joined) = loading.join_next_with_id().await {
+            match joined {
+                Ok((_, Ok(worker))) => workers.push(worker),
+                Ok((_, Err(reasons))) => refused.push(reasons),
+                // A library that panics on a stranger's metadata costs that stranger its place.
+                Err(error) => refused.push(Refused {
+                    file: files_of.remove(&error.id()).unwrap_or_default(),
+                    worker_id: None,
+                    reasons: vec![format!("checking it failed: {error}")],
+                }),
             }
         }
         Self::new(workers, refused)
@@ -181,7 +198,12 @@ fn without_shared_ids(mut workers: Vec<Worker>, refused: &mut Vec<Refused>) -> V
                 let others: Vec<String> = claims[&id]
                     .iter()
                     .filter(|file| *file != worker.file())
-                    .map(|file| file.display().to_string())
+                    .map(|file| {
+                        file.file_name()
+                            .unwrap_or_default()
+                            .to_string_lossy()
+                            .into_owned()
+                    })
                     .collect();
                 format!(
                     "{id} is claimed by {} too; an id belongs to one file",

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use semver::VersionReq;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout_at;
 
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
@@ -61,12 +62,18 @@ pub struct Answer {
 /// Routes calls to the workers of a registry.
 pub struct Router {
     registry: Registry,
+    /// Turns to check a body that takes its time.
+    checks: Semaphore,
 }
 
 impl Router {
     /// A router over a registry.
     pub fn new(registry: Registry) -> Self {
-        Self { registry }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            registry,
+            checks: Semaphore::new(cores),
+        }
     }
 
     /// What calls are routed by.
@@ -86,7 +93,7 @@ impl Router {
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
         let candidate = choose(candidates(names, &call)?, &call)?;
         let worker = &candidate.worker;
-        let answered = serve(candidate, call).await;
+        let answered = serve(&self.checks, candidate, call).await;
         answered.map_err(|mut failure| {
             failure.worker_id = Some(worker.id().to_string());
             failure
@@ -149,33 +156,38 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
         })
 }
 
-async fn serve(candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
+/// Checks, runs and checks, all before one deadline.
+async fn serve(checks: &Semaphore, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
     let Candidate { worker, offered } = candidate;
-    let input = check::input(offered, call.input, &call.parameters).await?;
     let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
         timeout.min(offered.limits.wall)
     });
-    let cold = worker.temperature();
-    let Outcome { result, usage } = worker
-        .invoke(
-            Invocation {
-                id: call.request_id,
-                capability: offered.id.clone(),
-                input,
-                parameters: call.parameters,
-                caller: call.caller,
-                deadline: Instant::now() + wall,
-                context: call
-                    .traceparent
-                    .map(|trace| ("traceparent".to_owned(), trace))
-                    .into_iter()
-                    .collect(),
-                events: call.events,
-            },
-            offered.limits,
+    let deadline = Instant::now() + wall;
+    let late = |_| {
+        Failure::new(
+            Code::Deadline,
+            "the deadline passed while a body was being checked",
         )
-        .await;
-    let payload = check::output(offered, result?).await?;
+    };
+    let input = check::input(checks, offered, call.input, &call.parameters);
+    let input = timeout_at(deadline.into(), input).await.map_err(late)??;
+    let cold = worker.temperature();
+    let traceparent = call
+        .traceparent
+        .map(|trace| ("traceparent".to_owned(), trace));
+    let invocation = Invocation {
+        id: call.request_id,
+        capability: offered.id.clone(),
+        input,
+        parameters: call.parameters,
+        caller: call.caller,
+        deadline,
+        context: traceparent.into_iter().collect(),
+        events: call.events,
+    };
+    let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
+    let output = check::output(checks, offered, result?);
+    let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
     Ok(Answer {
         payload,
         worker_id: worker.id().clone(),

@@ -4,27 +4,19 @@
 //! which of them serves a call, must not enter this room.
 
 mod declared;
+mod load;
+mod terms;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::capability::{self, Capability, Constraints, Required};
-use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
+use crate::capability::Capability;
+use crate::config::Config;
 use crate::engine::{Engine, Origin};
-use crate::error::Failure;
 use crate::limits::{Limits, Usage};
-use crate::policy::{self, Grants, Import, OperatorGrants};
-use crate::sandbox::{self, Invocation, Outcome, Sandbox};
-
-/// Limits of `declare`: it only builds a description.
-const DECLARE: Limits = Limits {
-    memory: 256 << 20,
-    wall: Duration::from_secs(2),
-    cpu: Duration::from_secs(2),
-    output: 4 << 20,
-};
+use crate::sandbox::{Invocation, Outcome, Sandbox};
 
 /// A component that is loaded and ready.
 pub struct Worker {
@@ -114,7 +106,7 @@ impl Worker {
     ///
     /// Every reason why it may not serve.
     pub async fn load(engine: &Engine, config: &Config, file: &Path) -> Result<Self, Refused> {
-        Loading {
+        load::Loading {
             engine,
             config,
             file,
@@ -215,220 +207,5 @@ impl<'a> InFlight<'a> {
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
-    }
-}
-
-/// One component on its way to being a worker.
-struct Loading<'a> {
-    engine: &'a Engine,
-    config: &'a Config,
-    file: &'a Path,
-}
-
-impl Loading<'_> {
-    async fn run(&self) -> Result<Worker, Refused> {
-        let (component, origin) = self.component().await?;
-        let stem = self.stem();
-        let declared = sandbox::declare(self.engine, stem.clone().into(), &component, DECLARE)
-            .await
-            .map_err(|failure| self.refused(None, vec![declare_failed(&failure)]))?;
-        let claimed = declared.worker_id.clone();
-        let refused = |reasons| self.refused(Some(claimed.clone()), reasons);
-
-        let capabilities = capability::check(declared.into())
-            .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
-        let operator = self.config.workers.get(&stem);
-        let imports = sandbox::imports(self.engine, &component);
-        let mut reasons = self.foreign_ids(&capabilities, operator);
-        let grants = match granted(
-            &imports,
-            &capabilities,
-            &OperatorGrants::new(&stem, operator),
-        ) {
-            Ok(grants) if reasons.is_empty() => grants,
-            Ok(_) => return Err(refused(reasons)),
-            Err(refusals) => {
-                reasons.extend(refusals);
-                return Err(refused(reasons));
-            }
-        };
-        let id: Arc<str> = claimed.as_str().into();
-        let sandbox = Sandbox::new(self.engine, id.clone(), &component, &grants)
-            .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
-        let offered = capabilities
-            .into_iter()
-            .map(|capability| {
-                Arc::new(Offered {
-                    id: capability.key().into(),
-                    limits: limits(
-                        &self.config.limits,
-                        operator,
-                        capability.constraints.as_ref(),
-                    ),
-                    capability,
-                })
-            })
-            .collect();
-        Ok(Worker {
-            id,
-            file: self.file.to_owned(),
-            offered,
-            imports,
-            sandbox,
-            origin,
-            called: AtomicBool::new(false),
-            load: Load::default(),
-        })
-    }
-
-    /// Reads and compiles, on a thread where that may take its time.
-    async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
-        let engine = self.engine.clone();
-        let file = self.file.to_owned();
-        let cap = self.config.limits.component.get();
-        let made = tokio::task::spawn_blocking(move || {
-            let bytes = read(&file, cap)?;
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let began = Instant::now();
-            let kib = bytes.len() >> 10;
-            let (component, origin) = engine
-                .component(&bytes, || {
-                    tracing::info!("compiling {name} ({kib} KiB), once: the code is kept")
-                })
-                .map_err(|error| error.to_string())?;
-            if origin == Origin::Compiled {
-                tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
-            }
-            Ok((component, origin))
-        })
-        .await
-        .unwrap_or_else(|panic| Err(format!("does not compile: {panic}")));
-        made.map_err(|reason| self.refused(None, vec![reason]))
-    }
-
-    /// Identities that the worker may not claim: outside the trust domain, or not the one that the
-    /// operator gave to this file.
-    fn foreign_ids(
-        &self,
-        capabilities: &[Capability],
-        operator: Option<&WorkerSettings>,
-    ) -> Vec<String> {
-        let domain = &self.config.trust_domain;
-        let bound = operator.and_then(|operator| operator.spiffe_id.as_ref());
-        let mut reasons = Vec::new();
-        for capability in capabilities {
-            let Some(id) = &capability.spiffe_id else {
-                continue;
-            };
-            if !id.is_member_of(domain) {
-                reasons.push(format!(
-                    "spiffe_id {id} is outside the trust domain {domain}"
-                ));
-            } else if bound.is_some_and(|bound| bound != id) {
-                reasons.push(format!(
-                    "spiffe_id {id} is not the one that the operator gave to this file"
-                ));
-            }
-        }
-        reasons.dedup();
-        reasons
-    }
-
-    fn stem(&self) -> String {
-        self.file
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
-    }
-
-    fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
-        Refused {
-            file: self.file.to_owned(),
-            worker_id,
-            reasons,
-        }
-    }
-}
-
-/// What the component may be linked to, or every reason why not.
-fn granted(
-    imports: &[String],
-    capabilities: &[Capability],
-    operator: &OperatorGrants<'_>,
-) -> Result<Grants, Vec<String>> {
-    let mut parsed = Vec::new();
-    for name in imports {
-        let unknown = || {
-            vec![format!(
-                "imports {name}, which is no interface; a component's world imports interfaces"
-            )]
-        };
-        parsed.push(Import::parse(name).ok_or_else(unknown)?);
-    }
-    let declared: Vec<Required> = capabilities
-        .iter()
-        .filter_map(|capability| capability.required_capabilities.as_ref())
-        .flatten()
-        .cloned()
-        .collect();
-    policy::decide(&parsed, &declared, operator)
-        .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
-}
-
-/// The operator's word, else the worker's, else the operator's default.
-fn limits(
-    default: &LimitSettings,
-    operator: Option<&WorkerSettings>,
-    declared: Option<&Constraints>,
-) -> Limits {
-    let memory = declared
-        .and_then(|declared| declared.max_memory_mb)
-        .map(ByteCount::mib);
-    let cpu = declared
-        .and_then(|declared| declared.max_cpu_ms)
-        .map(|ms| Duration::from_millis(ms.into()));
-    Limits {
-        memory: operator
-            .and_then(|operator| operator.memory)
-            .or(memory)
-            .unwrap_or(default.memory)
-            .get(),
-        wall: operator
-            .and_then(|operator| operator.wall)
-            .unwrap_or(default.wall),
-        cpu: operator
-            .and_then(|operator| operator.cpu)
-            .or(cpu)
-            .unwrap_or(default.cpu),
-        output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
-    }
-}
-
-fn read(file: &Path, cap: u64) -> Result<Vec<u8>, String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
-    opened
-        .take(cap.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > cap {
-        return Err(format!(
-            "larger than {} MiB; raise `limits.component_mb` to load it",
-            cap >> 20
-        ));
-    }
-    Ok(bytes)
-}
-
-fn declare_failed(failure: &Failure) -> String {
-    match &failure.cause {
-        Some(cause) => format!("`declare` failed: {failure} ({cause})"),
-        None => format!("`declare` failed: {failure}"),
     }
 }

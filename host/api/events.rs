@@ -17,7 +17,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::JoinHandle;
 
 use super::invoke::describe;
@@ -45,10 +45,15 @@ pub(super) async fn answer(
     router: Arc<Router>,
     mut call: Call,
     id: Arc<str>,
+    part: Option<OwnedSemaphorePermit>,
 ) -> Result<Response, Failure> {
     let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
     call.events = Some(sender);
-    let mut call = Running(tokio::spawn(async move { router.invoke(call).await }));
+    let mut call = Running(tokio::spawn(async move {
+        let answered = router.invoke(call).await;
+        drop(part);
+        answered
+    }));
 
     let mut response = Response::new(Body::empty());
     let headers = response.headers_mut();

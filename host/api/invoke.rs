@@ -9,9 +9,10 @@ use axum::extract::{Path, Request, State};
 use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::events;
 use super::problem::Refusal;
@@ -20,6 +21,11 @@ use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::router::{Answer, Call};
 use crate::sandbox::Payload;
+
+/// Bytes that the bodies of all calls may take up together, beyond the first of each.
+pub(super) const BODIES: usize = 1 << 30;
+/// Bytes of a body that are not counted.
+const SMALL_BODY: usize = 64 << 10;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
 
@@ -69,6 +75,7 @@ async fn invoke(
             return Err(failure);
         }
     };
+    let Held { bytes, part } = read_body(body, shared).await?;
     let call = Call {
         request_id: id.to_string(),
         verb,
@@ -76,7 +83,7 @@ async fn invoke(
         version: head.version,
         input: Payload {
             media_type: head.media_type,
-            body: read_body(body, shared).await?,
+            body: bytes,
         },
         parameters: head.parameters,
         caller: None,
@@ -85,11 +92,13 @@ async fn invoke(
         events: None,
     };
     if wants_events(&parts.headers) {
-        return events::answer(shared.router.clone(), call, id).await;
+        return events::answer(shared.router.clone(), call, id, part).await;
     }
     // Awaited here, not in a task: hyper drops this future as soon as the caller hangs up, and the
     // invocation with it.
-    respond(shared.router.invoke(call).await?)
+    let answered = shared.router.invoke(call).await;
+    drop(part);
+    respond(answered?)
 }
 
 /// The answer to a caller who waits for the payload itself.
@@ -260,8 +269,14 @@ fn wants_events(headers: &HeaderMap) -> bool {
     })
 }
 
-/// The body, if it is not too large and arrives in time.
-async fn read_body(mut body: Body, shared: &Shared) -> Result<Bytes, Failure> {
+/// A body, and its part of what bodies may take up together: both go when the call is over.
+struct Held {
+    bytes: Bytes,
+    part: Option<OwnedSemaphorePermit>,
+}
+
+/// The body, if it is not too large, arrives in time, and there is room for it.
+async fn read_body(mut body: Body, shared: &Shared) -> Result<Held, Failure> {
     let limit = shared.input_bytes;
     let too_large = || {
         Failure::new(
@@ -274,17 +289,61 @@ async fn read_body(mut body: Body, shared: &Shared) -> Result<Bytes, Failure> {
         linger(body);
         return Err(too_large());
     }
-    let collected = Limited::new(&mut body, limit).collect();
+    let collected = collect(&mut body, limit, &shared.bodies);
     match tokio::time::timeout(shared.body_timeout, collected).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+        Ok(Ok(held)) => Ok(held),
+        Ok(Err(Broken::Off)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
+        Ok(Err(Broken::TooLarge)) => {
             linger(body);
             Err(too_large())
         }
-        Ok(Err(_)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
+        Ok(Err(Broken::NoRoom)) => {
+            linger(body);
+            let message = "the bodies of other calls take up all the room there is";
+            Err(Failure::new(Code::Overloaded, message).retry_after(Duration::from_secs(1)))
+        }
         Err(_) => {
             let message = format!("the body did not arrive within {:?}", shared.body_timeout);
             Err(Failure::new(Code::RequestTimeout, message))
         }
     }
+}
+
+/// Why a body was not read to its end.
+enum Broken {
+    Off,
+    TooLarge,
+    NoRoom,
+}
+
+async fn collect(body: &mut Body, limit: usize, room: &Arc<Semaphore>) -> Result<Held, Broken> {
+    let mut bytes = BytesMut::new();
+    let mut part: Option<OwnedSemaphorePermit> = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Broken::Off)?.into_data() else {
+            continue;
+        };
+        if bytes.len() + data.len() > limit {
+            return Err(Broken::TooLarge);
+        }
+        // Small bodies are not counted: a connection costs as much.
+        let counted = |len: usize| len.saturating_sub(SMALL_BODY);
+        let more = counted(bytes.len() + data.len()) - counted(bytes.len());
+        if more > 0 {
+            let more = u32::try_from(more).map_err(|_| Broken::TooLarge)?;
+            let permit = room
+                .clone()
+                .try_acquire_many_owned(more)
+                .map_err(|_| Broken::NoRoom)?;
+            match &mut part {
+                Some(part) => part.merge(permit),
+                None => part = Some(permit),
+            }
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(Held {
+        bytes: bytes.freeze(),
+        part,
+    })
 }

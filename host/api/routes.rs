@@ -18,6 +18,7 @@ use axum::{Json, Router as Routes};
 use futures_util::FutureExt;
 use semver::VersionReq;
 use serde_json::json;
+use tokio::sync::Semaphore;
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     pub router: Arc<Router>,
     pub input_bytes: usize,
     pub body_timeout: Duration,
+    /// Room for the bodies of all calls together, in bytes.
+    pub bodies: Arc<Semaphore>,
     /// Where this host is reached, as capabilities name it.
     url: String,
     door: Arc<Door>,
@@ -62,6 +65,7 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         router,
         input_bytes: settings.input_bytes,
         body_timeout: settings.body_timeout,
+        bodies: Arc::new(Semaphore::new(invoke::BODIES)),
         url: format!("http://{bound}"),
         door: door.clone(),
     });

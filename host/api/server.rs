@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::Router as Routes;
 use axum::http::Request;
 use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
 use hyper::service::{Service, service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -107,27 +107,20 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     )
 }
 
-fn builder(settings: &Settings) -> Builder<TokioExecutor> {
+fn builder(settings: &Settings) -> Builder {
     // Hyper answers heads beyond its own limits with a bare status. Ours are checked in `door`, with a
     // problem document; hyper's stand at twice as much and keep memory bounded.
     let head = 2 * (settings.header_bytes + settings.uri_bytes);
-    let mut builder = Builder::new(TokioExecutor::new());
+    let mut builder = Builder::new();
     builder
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(settings.header_timeout)
         .max_buf_size(head.max(64 << 10));
     builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(head).unwrap_or(u32::MAX))
-        .keep_alive_interval(settings.header_timeout)
-        .keep_alive_timeout(settings.header_timeout);
-    builder
 }
 
 struct Connection {
-    builder: Builder<TokioExecutor>,
+    builder: Builder,
     app: Routes,
     stopping: watch::Receiver<()>,
     header_timeout: Duration,
@@ -158,7 +151,7 @@ impl Connection {
             tokio::select! {
                 ended = connection.as_mut() => {
                     if let Err(error) = ended {
-                        tracing::debug!(error, "a connection ended early");
+                        tracing::debug!(%error, "a connection ended early");
                     }
                     return;
                 }
@@ -166,7 +159,7 @@ impl Connection {
                     closing = true;
                     connection.as_mut().graceful_shutdown();
                 }
-                // Hyper's header timeout knows neither silence before the first byte nor HTTP/2. So a
+                // Hyper's header timeout does not know silence before the first byte. So a
                 // connection that begins no request for this long ends when those that it has are
                 // answered, and is cut if it never had one.
                 () = tokio::time::sleep(self.header_timeout) => {

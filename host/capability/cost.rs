@@ -29,6 +29,8 @@ const MAX_PATTERNS: usize = 64;
 pub(super) struct Cost {
     /// Steps for each node of a value.
     pub paths: u64,
+    /// Steps for each node of a value, comparisons with listed values among them.
+    pub steps: u64,
     /// True if describing an error may copy parts of the value.
     pub copies: bool,
     /// Regular expressions to compile.
@@ -55,10 +57,20 @@ pub(super) fn measure(schema: &Value) -> Result<Cost, Vec<String>> {
     let (paths, matching) = graph.price(root).map_err(|problem| vec![problem])?;
     Ok(Cost {
         paths,
+        steps: paths.saturating_add(graph.listed),
         copies: graph.copies,
         patterns: graph.patterns,
         matching,
     })
+}
+
+/// A value and all values in it.
+pub(super) fn nodes(value: &Value) -> u64 {
+    1 + match value {
+        Value::Array(items) => items.iter().map(nodes).sum(),
+        Value::Object(members) => members.values().map(nodes).sum(),
+        _ => 0,
+    }
 }
 
 impl<'a> Graph<'a> {

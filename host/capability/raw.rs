@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use super::MediaType;
 use super::schema::Schema;
@@ -318,16 +318,10 @@ fn arrays<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
 /// Reads a text as the narrowest of the allowed types.
 fn scalar(types: &[String], text: &str) -> Option<Value> {
     let allows = |name: &str| types.iter().any(|known| known == name);
+    // Numbers as JSON writes them: the helper crate reads them so too.
     if (allows("integer") || allows("number"))
-        && let Ok(number) = text
-            .parse::<i64>()
-            .map(Number::from)
-            .or_else(|_| text.parse::<u64>().map(Number::from))
-    {
-        return Some(Value::Number(number));
-    }
-    if allows("number")
-        && let Some(number) = text.parse::<f64>().ok().and_then(Number::from_f64)
+        && let Ok(Value::Number(number)) = serde_json::from_str(text)
+        && (allows("number") || !number.is_f64())
     {
         return Some(Value::Number(number));
     }

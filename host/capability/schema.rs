@@ -15,6 +15,11 @@ use crate::error::Fault;
 
 /// Longest text of a schema, in bytes.
 pub const MAX_SCHEMA_BYTES: usize = 64 << 10;
+/// Steps that checking one value may take, nodes of the value times steps of the schema for each: a
+/// second or so.
+const MAX_STEPS: u64 = 200_000_000;
+/// Steps within which a check is over before anyone notices.
+const QUICK_STEPS: u64 = 1_000_000;
 /// Faults that one report names at most.
 const MAX_FAULTS: usize = 16;
 /// Longest detail of one fault, in bytes.
@@ -102,8 +107,20 @@ impl Schema {
         self.cost.patterns
     }
 
+    /// Whether checking a text of so many bytes takes at most about a millisecond.
+    pub fn is_quick(&self, bytes: usize) -> bool {
+        let steps = self.cost.steps.saturating_add(self.cost.matching);
+        (bytes as u64).saturating_mul(steps) <= QUICK_STEPS
+    }
+
     /// Checks a value. Names at most 16 places that are at fault.
     pub fn validate(&self, value: &Value) -> Result<(), Vec<Fault>> {
+        if cost::nodes(value) > MAX_STEPS / self.cost.steps.max(1) {
+            return Err(vec![Fault {
+                pointer: String::new(),
+                detail: "has too many parts to be checked against a schema this large".to_owned(),
+            }]);
+        }
         if self.cost.matching > 0 && text_bytes(value) > MAX_MATCHING / self.cost.matching {
             return Err(vec![Fault {
                 pointer: String::new(),

@@ -25,7 +25,7 @@ Examples:
   crank serve target/workers
   crank serve target/workers --listen 127.0.0.1:0        a free port; the log says which
   crank serve target/workers --print-config              what holds, and where it came from
-  CRANK_LIMITS__MEMORY_MB=64 crank serve target/workers
+  CRANK_LIMITS_MEMORY_MB=64 crank serve target/workers
   curl -d '{\"name\":\"Ada\"}' -H 'content-type: application/json' localhost:8080/invoke/greet/hello_world")]
 pub struct Serve {
     /// Directory of components
@@ -61,14 +61,18 @@ impl Serve {
             return Ok(());
         }
         super::log(config.log, "info");
-        super::runtime()?.block_on(serve(config, &self.dir))
+        let runtime = super::runtime()?;
+        let ended = runtime.block_on(serve(config, &self.dir));
+        // A check that is under way on a thread of its own is not waited for.
+        runtime.shutdown_background();
+        ended
     }
 }
 
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
+    let stop = stop_signal().map_err(Ended::usage)?;
     let (listener, router, config) = ready(config, dir).await?;
     let settings = api::Settings::from(config.as_ref());
-    let stop = stop_signal().map_err(Ended::usage)?;
     api::serve(listener, router, settings, stop)
         .await
         .map_err(Ended::usage)?;

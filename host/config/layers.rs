@@ -18,6 +18,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_origins", ""),
     ("log", "text"),
     ("limits.memory_mb", "256"),
+    ("limits.max_memory_mb", "4096"),
     ("limits.wall_ms", "30000"),
     ("limits.cpu_ms", "30000"),
     ("limits.input_mb", "64"),

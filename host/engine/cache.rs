@@ -5,10 +5,10 @@
 //! this engine and these settings. The file is read whole before the check and loaded from memory
 //! after it; a file that is mapped could change in between.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use wasmtime::component::Component;
@@ -100,7 +100,7 @@ impl Open {
         engine.precompile_compatibility_hash().hash(&mut digest);
         Ok(Self {
             dir: dir.to_owned(),
-            key: key(&dir.join("key"))?,
+            key: key(dir)?,
             engine: *digest.0.finalize().as_bytes(),
         })
     }
@@ -140,28 +140,22 @@ impl Open {
 }
 
 /// Reads the secret, or makes it where there is none. Two hosts that start at once agree on one:
-/// the file appears whole, by a link that the second one fails to make.
-fn key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+/// the file appears whole, under a name that only the first one gets.
+fn key(dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    let path = &dir.join("key");
     if let Some(key) = read_key(path)? {
         return Ok(key);
     }
     let mut key = [0; KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
-    let fresh = path.with_extension(format!("{}.new", std::process::id()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&fresh)
-        .and_then(|mut file| file.write_all(&key).and_then(|()| file.sync_all()))
-        .and_then(|()| match fs::hard_link(&fresh, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            linked => linked,
-        });
-    // Ignored: a leftover is harmless, and the error above says more.
-    let _ = fs::remove_file(&fresh);
-    written?;
+    // Mode 0600 and never through a link; it takes the key's name only if nobody else has.
+    let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+    fresh.write_all(&key)?;
+    fresh.as_file().sync_all()?;
+    match fresh.persist_noclobber(path) {
+        Err(error) if error.error.kind() != io::ErrorKind::AlreadyExists => return Err(error.error),
+        _ => {}
+    }
     read_key(path)?.ok_or_else(|| io::Error::other("the cache's key vanished"))
 }
 

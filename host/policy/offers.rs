@@ -18,7 +18,7 @@ pub enum Interface {
     WasiClocks,
     /// `wasi:random/*`
     WasiRandom,
-    /// `wasi:cli/*`: an empty environment, no input, output to the log.
+    /// `wasi:cli/*`: an empty environment, no input, output thrown away.
     WasiCli,
     /// `wasi:filesystem/*`, with nothing preopened.
     WasiFilesystem,

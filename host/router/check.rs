@@ -4,18 +4,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
-use crate::capability::MediaType;
+use crate::capability::{MediaType, Schema, Schemas};
 use crate::error::{Code, Failure};
 use crate::sandbox::Payload;
 use crate::worker::Offered;
 
-/// Bodies beyond this many bytes are parsed and checked on a thread of their own, so that a large one
-/// does not keep the small ones waiting.
-const INLINE: usize = 128 << 10;
-
 /// The input, if the capability accepts it.
 pub async fn input(
+    turns: &Semaphore,
     offered: &Arc<Offered>,
     input: Payload,
     parameters: &[(String, String)],
@@ -48,29 +46,29 @@ pub async fn input(
             ),
         ));
     }
-    json(offered, &input.body, |offered, body| {
+    let schema: fn(&Schemas) -> &Schema = |schemas| &schemas.input;
+    json(turns, offered, schema, &input.body, |schema, body| {
         let value = serde_json::from_slice::<Value>(body).map_err(|error| {
             Failure::new(
                 Code::InvalidRequest,
                 format!("the body is not JSON: {error}"),
             )
         })?;
-        offered
-            .capability
-            .schemas
-            .input
-            .validate(&value)
-            .map_err(|faults| {
-                Failure::new(Code::InvalidInput, "the input does not match the schema")
-                    .with_faults(faults)
-            })
+        schema.validate(&value).map_err(|faults| {
+            Failure::new(Code::InvalidInput, "the input does not match the schema")
+                .with_faults(faults)
+        })
     })
     .await?;
     Ok(input)
 }
 
 /// The output, if it is what the capability promises.
-pub async fn output(offered: &Arc<Offered>, output: Payload) -> Result<Payload, Failure> {
+pub async fn output(
+    turns: &Semaphore,
+    offered: &Arc<Offered>,
+    output: Payload,
+) -> Result<Payload, Failure> {
     let produces = &offered.capability.produces;
     let kept =
         MediaType::parse(&output.media_type).is_ok_and(|answered| produces.matches(&answered));
@@ -81,40 +79,40 @@ pub async fn output(offered: &Arc<Offered>, output: Payload) -> Result<Payload, 
         ));
     }
     if produces.is_json() {
-        json(offered, &output.body, |offered, body| {
+        let schema: fn(&Schemas) -> &Schema = |schemas| &schemas.output;
+        json(turns, offered, schema, &output.body, |schema, body| {
             let value = serde_json::from_slice::<Value>(body).map_err(|error| {
                 Failure::new(Code::InvalidOutput, "the worker's answer is not JSON")
                     .with_cause(error)
             })?;
-            offered
-                .capability
-                .schemas
-                .output
-                .validate(&value)
-                .map_err(|faults| {
-                    Failure::new(
-                        Code::InvalidOutput,
-                        "the worker's answer does not match its own schema",
-                    )
-                    .with_faults(faults)
-                })
+            schema.validate(&value).map_err(|faults| {
+                Failure::new(
+                    Code::InvalidOutput,
+                    "the worker's answer does not match its own schema",
+                )
+                .with_faults(faults)
+            })
         })
         .await?;
     }
     Ok(output)
 }
 
-/// Runs a check of a body here if that is quick, else where it may take its time.
+/// Runs a check of a body here if that is quick, else on a thread where it may take its time. Of the
+/// latter only as many at once as there are turns: each may hold many times the body's size.
 async fn json(
+    turns: &Semaphore,
     offered: &Arc<Offered>,
+    schema: fn(&Schemas) -> &Schema,
     body: &Bytes,
-    check: fn(&Offered, &[u8]) -> Result<(), Failure>,
+    check: fn(&Schema, &[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if body.len() <= INLINE {
-        return check(offered, body);
+    if schema(&offered.capability.schemas).is_quick(body.len()) {
+        return check(schema(&offered.capability.schemas), body);
     }
+    let _turn = turns.acquire().await.map_err(Failure::internal)?;
     let (offered, body) = (offered.clone(), body.clone());
-    tokio::task::spawn_blocking(move || check(&offered, &body))
+    tokio::task::spawn_blocking(move || check(schema(&offered.capability.schemas), &body))
         .await
         .unwrap_or_else(|panic| Err(Failure::internal(panic)))
 }

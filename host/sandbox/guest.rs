@@ -18,6 +18,8 @@ const LOG_LINE: usize = 8 << 10;
 const LOG_TOTAL: usize = 64 << 10;
 /// The longest id or type of an event, in bytes.
 const EVENT_NAME: usize = 256;
+/// The longest data of an event, in bytes: a caller who does not read leaves 64 of them waiting.
+const EVENT_DATA: usize = 64 << 10;
 /// Host objects (streams, descriptors) that one invocation may hold.
 const RESOURCES: usize = 1024;
 /// Random bytes that one call may ask for.
@@ -150,6 +152,9 @@ impl events::Host for Guest {
                 );
             }
         }
+        if event.data.len() > EVENT_DATA {
+            return Err(Stop::Output.into());
+        }
         if matches!(event.event.as_deref(), Some("result" | "error")) {
             wasmtime::bail!("event types `result` and `error` belong to the host");
         }
@@ -168,7 +173,7 @@ impl events::Host for Guest {
 }
 
 /// A guest's text as one line of a log: cut, control characters escaped.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let cut = text.floor_char_boundary(LOG_LINE);
     let mut line = String::with_capacity(cut);
     for c in text[..cut].chars() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use super::Payload;
+use super::guest::escaped;
 use crate::bindings::crank::worker::types;
 use crate::error::{Code, Failure, Fault};
 use crate::limits::Stop;
@@ -40,6 +41,7 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
             ),
             Stop::Cpu => (Code::CpuLimit, "the worker used more CPU time than it may"),
             Stop::Deadline => (Code::Deadline, "the worker did not answer in time"),
+            Stop::Output => return too_much(),
         };
         return Failure::new(code, message);
     }
@@ -58,7 +60,8 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
         Some(_) => "the worker trapped",
         None => "the worker broke the contract",
     };
-    Failure::new(Code::Trapped, message).with_cause(format_args!("{error:#}"))
+    // Names of functions, the guest's choice, are in it.
+    Failure::new(Code::Trapped, message).with_cause(escaped(&format!("{error:#}")))
 }
 
 fn too_much() -> Failure {

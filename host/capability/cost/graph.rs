@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use regex_syntax::hir::{Hir, HirKind};
 use serde_json::{Map, Value};
 
-use super::shorten;
+use super::{nodes, shorten};
 
 /// Schemas that every one of them must hold for the same value.
 const IN_PLACE: [&str; 4] = ["not", "if", "then", "else"];
@@ -61,6 +61,8 @@ pub(super) struct Graph<'a> {
     known: HashMap<usize, usize>,
     anchors: HashMap<&'a str, usize>,
     pub patterns: usize,
+    /// Values that `enum` and `const` list, all together: each may be compared with.
+    pub listed: u64,
     pub copies: bool,
     pub problems: Vec<String>,
 }
@@ -120,6 +122,9 @@ impl<'a> Graph<'a> {
         if let Some(Value::String(pattern)) = object.get("pattern") {
             self.patterns += 1;
             node.matching = node.matching.saturating_add(positions(pattern));
+        }
+        for keyword in ["enum", "const"] {
+            self.listed += object.get(keyword).map_or(0, nodes);
         }
         self.copies |= COPYING.iter().any(|keyword| object.contains_key(*keyword));
         node.twice =

@@ -1,0 +1,186 @@
+//! From a file to a worker, or to every reason why not.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use super::{Load, Offered, Refused, Worker, terms};
+use crate::capability::{self, Capability, Required, WorkerId};
+use crate::config::Config;
+use crate::engine::{Engine, Origin};
+use crate::error::Failure;
+use crate::limits::Limits;
+use crate::policy::{self, Grants, Import, OperatorGrants};
+use crate::sandbox::{self, Sandbox};
+
+/// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
+/// starts may be busy compiling.
+const DECLARE: Limits = Limits {
+    memory: 256 << 20,
+    wall: Duration::from_secs(10),
+    cpu: Duration::from_secs(2),
+    output: 4 << 20,
+};
+
+/// One component on its way to being a worker.
+pub(super) struct Loading<'a> {
+    pub engine: &'a Engine,
+    pub config: &'a Config,
+    pub file: &'a Path,
+}
+
+impl Loading<'_> {
+    pub async fn run(&self) -> Result<Worker, Refused> {
+        let (component, origin) = self.component().await?;
+        let stem = self.stem();
+        let declared = sandbox::declare(self.engine, stem.clone().into(), &component, DECLARE)
+            .await
+            .map_err(|failure| self.refused(None, vec![declare_failed(&failure)]))?;
+        // An id that is none is not repeated to anyone.
+        let claimed = WorkerId::parse(&declared.worker_id)
+            .ok()
+            .map(|id| id.to_string());
+        let refused = |reasons| self.refused(claimed.clone(), reasons);
+
+        let capabilities = capability::check(declared.into())
+            .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
+        let operator = self.config.workers.get(&stem);
+        let imports = sandbox::imports(self.engine, &component);
+        let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
+        reasons.extend(terms::not_offered(&capabilities));
+        let grants = match granted(
+            &imports,
+            &capabilities,
+            &OperatorGrants::new(&stem, operator),
+        ) {
+            Ok(grants) if reasons.is_empty() => grants,
+            Ok(_) => return Err(refused(reasons)),
+            Err(refusals) => {
+                reasons.extend(refusals);
+                return Err(refused(reasons));
+            }
+        };
+        let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
+        let sandbox = Sandbox::new(self.engine, id.clone(), &component, &grants)
+            .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        let offered = capabilities
+            .into_iter()
+            .map(|capability| {
+                Arc::new(Offered {
+                    id: capability.key().into(),
+                    limits: terms::limits(
+                        &self.config.limits,
+                        operator,
+                        capability.constraints.as_ref(),
+                    ),
+                    capability,
+                })
+            })
+            .collect();
+        Ok(Worker {
+            id,
+            file: self.file.to_owned(),
+            offered,
+            imports,
+            sandbox,
+            origin,
+            called: AtomicBool::new(false),
+            load: Load::default(),
+        })
+    }
+
+    /// Reads and compiles, on a thread where that may take its time.
+    async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
+        let engine = self.engine.clone();
+        let file = self.file.to_owned();
+        let cap = self.config.limits.component.get();
+        let made = tokio::task::spawn_blocking(move || {
+            let bytes = read(&file, cap)?;
+            let name = file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let began = Instant::now();
+            let kib = bytes.len() >> 10;
+            let (component, origin) = engine
+                .component(&bytes, || {
+                    tracing::info!("compiling {name} ({kib} KiB), once: the code is kept")
+                })
+                .map_err(|error| error.to_string())?;
+            if origin == Origin::Compiled {
+                tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
+            }
+            Ok((component, origin))
+        })
+        .await
+        .unwrap_or_else(|panic| Err(format!("does not compile: {panic}")));
+        made.map_err(|reason| self.refused(None, vec![reason]))
+    }
+
+    fn stem(&self) -> String {
+        self.file
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    }
+
+    fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
+        Refused {
+            file: self.file.to_owned(),
+            worker_id,
+            reasons,
+        }
+    }
+}
+
+/// What the component may be linked to, or every reason why not.
+fn granted(
+    imports: &[String],
+    capabilities: &[Capability],
+    operator: &OperatorGrants<'_>,
+) -> Result<Grants, Vec<String>> {
+    let mut parsed = Vec::new();
+    for name in imports {
+        let unknown = || {
+            vec![format!(
+                "imports {name}, which is no interface; a component's world imports interfaces"
+            )]
+        };
+        parsed.push(Import::parse(name).ok_or_else(unknown)?);
+    }
+    let declared: Vec<Required> = capabilities
+        .iter()
+        .filter_map(|capability| capability.required_capabilities.as_ref())
+        .flatten()
+        .cloned()
+        .collect();
+    policy::decide(&parsed, &declared, operator)
+        .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
+}
+
+fn read(file: &Path, cap: u64) -> Result<Vec<u8>, String> {
+    use std::io::Read;
+    let mut bytes = Vec::new();
+    let opened = std::fs::File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
+    opened
+        .take(cap.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if bytes.len() as u64 > cap {
+        return Err(format!(
+            "larger than {} MiB; raise `limits.component_mb` to load it",
+            cap >> 20
+        ));
+    }
+    Ok(bytes)
+}
+
+fn declare_failed(failure: &Failure) -> String {
+    match &failure.cause {
+        Some(cause) => format!("`declare` failed: {failure} ({cause})"),
+        None => format!("`declare` failed: {failure}"),
+    }
+}

@@ -1,0 +1,119 @@
+//! The terms under which a worker runs here: its limits, its identity, and what cannot be had.
+
+use std::time::Duration;
+
+use crate::capability::{Capability, Constraints, EnvProfile};
+use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
+use crate::limits::Limits;
+
+/// Identities that a worker may not claim: outside the trust domain, not the one that the operator
+/// gave to its file, or one that the operator gave to another.
+pub(super) fn foreign_ids(config: &Config, stem: &str, capabilities: &[Capability]) -> Vec<String> {
+    let domain = &config.trust_domain;
+    let bound = config
+        .workers
+        .get(stem)
+        .and_then(|operator| operator.spiffe_id.as_ref());
+    let mut reasons = Vec::new();
+    for capability in capabilities {
+        let Some(id) = &capability.spiffe_id else {
+            continue;
+        };
+        let owner = config
+            .workers
+            .iter()
+            .find(|(other, settings)| *other != stem && settings.spiffe_id.as_ref() == Some(id));
+        if !id.is_member_of(domain) {
+            reasons.push(format!(
+                "spiffe_id {id} is outside the trust domain {domain}"
+            ));
+        } else if bound.is_some_and(|bound| bound != id) {
+            reasons.push(format!(
+                "spiffe_id {id} is not the one that the operator gave to this file"
+            ));
+        } else if let Some((owner, _)) = owner {
+            reasons.push(format!(
+                "spiffe_id {id} belongs to the file {owner:?}: so says the configuration"
+            ));
+        }
+    }
+    reasons.dedup();
+    reasons
+}
+
+/// Constraints that this version of the host cannot hold: a worker that declares one is refused,
+/// since a limit that nobody enforces is worse than none.
+pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
+    let mut reasons = Vec::new();
+    for capability in capabilities {
+        let mut refuse = |name: &str| {
+            reasons.push(format!(
+                "{}: {name} is not offered by this version of the host; remove it, or wait for one that does",
+                capability.key()
+            ));
+        };
+        let given = capability.constraints.clone().unwrap_or_default();
+        for (name, declared) in [
+            (
+                "disk_storage_gb",
+                given.disk_storage_gb.is_some_and(|gb| gb > 0),
+            ),
+            (
+                "network_bandwidth_mbps",
+                given.network_bandwidth_mbps.is_some(),
+            ),
+            (
+                "model_storage_mb",
+                given.model_storage_mb.is_some_and(|mb| mb > 0),
+            ),
+            (
+                "vector_index_mb",
+                given.vector_index_mb.is_some_and(|mb| mb > 0),
+            ),
+            ("gpu_count", given.gpu_count.is_some_and(|count| count > 0)),
+            (
+                "gpu_memory_mb",
+                given.gpu_memory_mb.is_some_and(|mb| mb > 0),
+            ),
+            ("gpu_type", given.gpu_type.is_some()),
+        ] {
+            if declared {
+                refuse(name);
+            }
+        }
+        if capability.env_profile == Some(EnvProfile::GpuRequired) {
+            refuse("env_profile gpu-required");
+        }
+    }
+    reasons
+}
+
+/// The operator's word for this file, else the worker's up to the operator's ceiling, else the
+/// operator's default.
+pub(super) fn limits(
+    default: &LimitSettings,
+    operator: Option<&WorkerSettings>,
+    declared: Option<&Constraints>,
+) -> Limits {
+    let memory = declared
+        .and_then(|declared| declared.max_memory_mb)
+        .map(|mb| ByteCount::mib(mb).min(default.max_memory));
+    let cpu = declared
+        .and_then(|declared| declared.max_cpu_ms)
+        .map(|ms| Duration::from_millis(ms.into()));
+    Limits {
+        memory: operator
+            .and_then(|operator| operator.memory)
+            .or(memory)
+            .unwrap_or(default.memory)
+            .get(),
+        wall: operator
+            .and_then(|operator| operator.wall)
+            .unwrap_or(default.wall),
+        cpu: operator
+            .and_then(|operator| operator.cpu)
+            .or(cpu)
+            .unwrap_or(default.cpu),
+        output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
+    }
+}
