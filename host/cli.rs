@@ -120,6 +120,7 @@ fn log(format: LogFormat, default: &str) {
 
 fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
     tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(engine::threads())
         .enable_all()
         .build()
         .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))

@@ -7,6 +7,7 @@
 mod guest;
 mod link;
 mod outcome;
+mod pace;
 mod run;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use tokio::sync::mpsc;
 use wasmtime::component::{Component, InstancePre};
 
 use crate::bindings::exports::crank::worker::{capabilities, handler};
-use crate::engine::Engine;
+use crate::engine::{Engine, Share};
 use crate::error::Failure;
 use crate::limits::{Limits, Usage};
 use crate::policy::Grants;
@@ -84,10 +85,12 @@ pub struct Sandbox {
     worker: Arc<str>,
     pre: InstancePre<Guest>,
     handler: handler::GuestIndices,
+    share: Arc<Share>,
 }
 
 impl Sandbox {
-    /// Links a component to what it was granted, and to nothing else.
+    /// Links a component to what it was granted, and to nothing else. `weight` is its share of the CPU
+    /// against other workers.
     ///
     /// # Errors
     ///
@@ -97,6 +100,7 @@ impl Sandbox {
         worker: Arc<str>,
         component: &Component,
         grants: &Grants,
+        weight: u32,
     ) -> wasmtime::Result<Self> {
         let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
         let handler = handler::GuestIndices::new(&pre)?;
@@ -105,6 +109,7 @@ impl Sandbox {
             worker,
             pre,
             handler,
+            share: engine.gate().share(weight),
         })
     }
 

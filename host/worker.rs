@@ -80,6 +80,7 @@ struct Load {
     calls: AtomicU64,
     memory_peak: AtomicU64,
     cpu_peak: AtomicU64,
+    cpu_total: AtomicU64,
     run_peak: AtomicU64,
 }
 
@@ -96,6 +97,8 @@ pub struct Observed {
     pub cpu_peak: Duration,
     /// Wall-clock time.
     pub wall_peak: Duration,
+    /// Time spent running by all invocations that have ended, together.
+    pub cpu_total: Duration,
 }
 
 impl Worker {
@@ -173,6 +176,7 @@ impl Worker {
             memory_peak: self.load.memory_peak.load(Relaxed),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
+            cpu_total: Duration::from_nanos(self.load.cpu_total.load(Relaxed)),
         }
     }
 }
@@ -181,6 +185,7 @@ impl Load {
     fn record(&self, usage: &Usage) {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         self.calls.fetch_add(1, Relaxed);
+        self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
         raise(&self.cpu_peak, nanos(usage.cpu));
         raise(&self.run_peak, nanos(usage.start + usage.run));

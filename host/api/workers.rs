@@ -34,6 +34,7 @@ fn loaded(worker: &Worker) -> Value {
         "load_score": worker.load_score(),
         "in_flight": observed.in_flight,
         "calls": observed.calls,
+        "cpu_ms": ms(observed.cpu_total),
         "highest_use": {
             "memory_bytes": observed.memory_peak,
             "cpu_ms": ms(observed.cpu_peak),

@@ -5,12 +5,14 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tracing::Level;
+use wasmtime::UpdateDeadline;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
+use super::pace::Pace;
 use crate::bindings::crank::worker::{events, log, types};
-use crate::limits::{CpuClock, Limits, Meter, Stop};
+use crate::limits::{Limits, Meter, Stop};
 
 /// The longest log line, in bytes; the rest is cut.
 const LOG_LINE: usize = 8 << 10;
@@ -28,7 +30,7 @@ const RANDOM: u64 = 1 << 20;
 /// A Store's data: one invocation's accounts and the ends of its channels.
 pub(crate) struct Guest {
     pub meter: Meter,
-    pub cpu: Arc<CpuClock>,
+    pub pace: Arc<Pace>,
     pub limits: Limits,
     pub deadline: Instant,
     /// The guest's last words, if it panicked.
@@ -48,6 +50,7 @@ struct Wasi {
 
 impl Guest {
     pub fn new(
+        pace: Arc<Pace>,
         worker: Arc<str>,
         request: String,
         limits: Limits,
@@ -56,7 +59,7 @@ impl Guest {
     ) -> Self {
         Self {
             meter: Meter::new(limits.memory),
-            cpu: Arc::new(CpuClock::new()),
+            pace,
             limits,
             deadline,
             panic: None,
@@ -69,14 +72,15 @@ impl Guest {
         }
     }
 
-    /// Asked at every tick: which limit, if any, has been reached.
-    pub fn stop(&self) -> Option<Stop> {
-        if self.cpu.tick() >= self.limits.cpu {
-            Some(Stop::Cpu)
+    /// Asked at every tick: the limit that has been reached, or how the guest goes on.
+    pub fn tick(&self) -> Result<UpdateDeadline, Stop> {
+        let used = self.pace.used_at_tick();
+        if used >= self.limits.cpu {
+            Err(Stop::Cpu)
         } else if Instant::now() >= self.deadline {
-            Some(Stop::Deadline)
+            Err(Stop::Deadline)
         } else {
-            None
+            Ok(self.pace.next(used))
         }
     }
 }

@@ -1,20 +1,20 @@
 //! Running a guest: the Store, the brakes, the clock.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use wasmtime::Store;
 use wasmtime::component::InstancePre;
-use wasmtime::{Store, UpdateDeadline};
 
+use super::pace::{Pace, Paced};
 use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
 use crate::bindings::crank::worker::types;
 use crate::bindings::exports::crank::worker::{capabilities, handler};
-use crate::engine::Engine;
+use crate::engine::{DEFAULT_WEIGHT, Engine};
 use crate::error::Failure;
-use crate::limits::{CpuClock, Limits, Stop, Usage};
+use crate::limits::{Limits, Stop, Usage};
 
 /// Beyond the body, an answer carries a media type, a failure its texts: they count too.
 const ENVELOPE: usize = 64 << 10;
@@ -44,12 +44,13 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         context,
     };
-    let guest = Guest::new(sandbox.worker.clone(), id, limits, deadline, events);
-    let cpu = guest.cpu.clone();
+    let pace = Arc::new(Pace::new(sandbox.share.clone()));
+    let worker = sandbox.worker.clone();
+    let guest = Guest::new(pace.clone(), worker, id, limits, deadline, events);
     let mut store = store(&sandbox.engine, guest);
     let began = Instant::now();
     let mut start = Duration::ZERO;
-    let ended = braked(&sandbox.engine, &cpu, deadline, async {
+    let ended = braked(&sandbox.engine, &pace, deadline, async {
         let instance = sandbox.pre.instantiate_async(&mut store).await?;
         start = began.elapsed();
         let handler = sandbox.handler.load(&mut store, &instance)?;
@@ -59,7 +60,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let usage = Usage {
         start,
         run: began.elapsed().saturating_sub(start),
-        cpu: cpu.used(),
+        cpu: pace.used(),
         memory_peak: store.data().meter.peak(),
     };
     let result = match ended {
@@ -77,10 +78,17 @@ pub async fn declare(
     limits: Limits,
 ) -> Result<Declared, Failure> {
     let deadline = Instant::now() + limits.wall;
-    let guest = Guest::new(worker, "declare".to_owned(), limits, deadline, None);
-    let cpu = guest.cpu.clone();
+    let pace = Arc::new(Pace::new(engine.gate().share(DEFAULT_WEIGHT)));
+    let guest = Guest::new(
+        pace.clone(),
+        worker,
+        "declare".to_owned(),
+        limits,
+        deadline,
+        None,
+    );
     let mut store = store(engine, guest);
-    let ended = braked(engine, &cpu, deadline, async {
+    let ended = braked(engine, &pace, deadline, async {
         let instance = pre.instantiate_async(&mut store).await?;
         indices
             .load(&mut store, &instance)?
@@ -100,10 +108,7 @@ fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
     // before the copy.
     store.set_hostcall_fuel(output.saturating_add(ENVELOPE));
     store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(|store| match store.data().stop() {
-        Some(stop) => Err(stop.into()),
-        None => Ok(UpdateDeadline::Yield(1)),
-    });
+    store.epoch_deadline_callback(|store| store.data().tick().map_err(Into::into));
     store
 }
 
@@ -111,35 +116,18 @@ fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
 /// host function, where no epoch reaches it) and the CPU clock.
 async fn braked<T>(
     engine: &Engine,
-    cpu: &CpuClock,
+    pace: &Pace,
     deadline: Instant,
     guest: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     let _running = engine.running();
-    let clocked = Clocked {
-        cpu,
+    let paced = Paced {
+        pace,
         future: pin!(guest),
     };
-    match tokio::time::timeout_at(deadline.into(), clocked).await {
+    match tokio::time::timeout_at(deadline.into(), paced).await {
         Ok(ended) => ended,
         Err(_elapsed) => Err(Stop::Deadline.into()),
-    }
-}
-
-/// Counts the time of each poll.
-struct Clocked<'a, F> {
-    cpu: &'a CpuClock,
-    future: Pin<&'a mut F>,
-}
-
-impl<F: Future> Future for Clocked<'_, F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.cpu.enter();
-        let polled = self.future.as_mut().poll(cx);
-        self.cpu.leave();
-        polled
     }
 }
 

@@ -62,8 +62,14 @@ impl Loading<'_> {
             }
         };
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
-        let sandbox = Sandbox::new(self.engine, id.clone(), &component, &grants)
-            .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        let sandbox = Sandbox::new(
+            self.engine,
+            id.clone(),
+            &component,
+            &grants,
+            terms::weight(&capabilities),
+        )
+        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
         let offered = capabilities
             .into_iter()
             .map(|capability| {

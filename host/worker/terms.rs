@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::capability::{Capability, Constraints, EnvProfile};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
+use crate::engine::DEFAULT_WEIGHT;
 use crate::limits::Limits;
 
 /// Identities that a worker may not claim: outside the trust domain, not the one that the operator
@@ -116,4 +117,12 @@ pub(super) fn limits(
             .unwrap_or(default.cpu),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
     }
+}
+
+/// The worker's weight against other workers; its capabilities agree on it.
+pub(super) fn weight(capabilities: &[Capability]) -> u32 {
+    let declared = capabilities
+        .iter()
+        .find_map(|capability| capability.constraints.as_ref()?.cpu_shares);
+    declared.unwrap_or(DEFAULT_WEIGHT)
 }

@@ -4,6 +4,7 @@ mod build;
 mod cli;
 mod convert;
 mod events;
+mod fair;
 mod hostile;
 mod http;
 mod load;

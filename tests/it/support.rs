@@ -32,7 +32,7 @@ const INSTANCES: u32 = 64;
 /// The runtime of all tests, so that a test knows which threads are there.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(4)
+        .worker_threads(crank::engine::threads())
         .enable_all()
         .build()
         .expect("threads")

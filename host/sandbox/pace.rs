@@ -1,0 +1,80 @@
+//! An invocation's pace: what it has computed, and whether it may go on.
+//!
+//! Shared between the future that is polled and the Store's epoch callback, which run on one thread
+//! at a time: the mutex is never contended.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use wasmtime::UpdateDeadline;
+
+use crate::engine::{Share, Tick, Turn};
+use crate::limits::CpuClock;
+
+/// The CPU clock and the turn at the gate of one invocation.
+pub(crate) struct Pace {
+    cpu: CpuClock,
+    turn: Mutex<Turn>,
+    /// The poll under way ends because the callback said so, and not because the guest waits.
+    yielding: AtomicBool,
+}
+
+impl Pace {
+    pub fn new(share: Arc<Share>) -> Self {
+        Self {
+            cpu: CpuClock::new(),
+            turn: Mutex::new(Turn::new(share)),
+            yielding: AtomicBool::new(false),
+        }
+    }
+
+    /// At a tick: CPU time used so far.
+    pub fn used_at_tick(&self) -> Duration {
+        self.cpu.tick()
+    }
+
+    /// CPU time used by the polls that have ended.
+    pub fn used(&self) -> Duration {
+        self.cpu.used()
+    }
+
+    /// At a tick, within every limit: how the guest goes on.
+    pub fn next(&self, used: Duration) -> UpdateDeadline {
+        let mut turn = self.turn();
+        let tick = turn.tick(used);
+        self.yielding.store(tick != Tick::Run, Relaxed);
+        match tick {
+            Tick::Run => UpdateDeadline::Continue(1),
+            Tick::Yield => UpdateDeadline::Yield(1),
+            Tick::Wait => UpdateDeadline::YieldCustom(1, Box::pin(turn.granted())),
+        }
+    }
+
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A guest's future at its pace.
+pub(super) struct Paced<'a, F> {
+    pub pace: &'a Pace,
+    pub future: Pin<&'a mut F>,
+}
+
+impl<F: Future> Future for Paced<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.pace.cpu.enter();
+        let polled = self.future.as_mut().poll(cx);
+        self.pace.cpu.leave();
+        // Neither who waits in a host function nor who has ended keeps a token.
+        if !self.pace.yielding.swap(false, Relaxed) {
+            self.pace.turn().park(self.pace.cpu.used());
+        }
+        polled
+    }
+}

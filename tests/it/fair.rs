@@ -1,0 +1,143 @@
+//! Who gets the CPU when more guests want it than there are cores.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crank::error::Code;
+use crank::registry::{Registry, Snapshot};
+use crank::router::Router;
+use serde_json::json;
+
+use crate::support::component::{Wat, capability};
+use crate::support::{call, config, dir, engine, guest, invoke, place, run};
+
+/// A worker that computes until its deadline, with a weight.
+fn runaway(name: &str, shares: u32) -> Wat {
+    let mut offered = capability(name);
+    offered["constraints"] = json!({ "cpu-shares": shares });
+    let mut wat = Wat::new(
+        &format!("worker-{}", name.replace('_', "-")),
+        json!([offered]),
+    );
+    wat.handle = "(loop $again (br $again))".to_owned();
+    wat
+}
+
+/// An engine of its own, so that no other test's guests compete, with these workers and hello-world.
+async fn workers(wats: &[(String, Wat)]) -> Arc<Router> {
+    let dir = dir();
+    let mut files = vec![guest("hello-world")];
+    files.extend(
+        wats.iter()
+            .map(|(name, wat)| place(&dir, name, &wat.build())),
+    );
+    let engine = engine(dir.path());
+    let snapshot = Snapshot::load(&engine, &config(""), files).await;
+    assert!(snapshot.refused().is_empty(), "{:?}", snapshot.refused());
+    Arc::new(Router::new(Registry::new(snapshot)))
+}
+
+/// Starts invocations of a runaway that end after `time`.
+fn start(
+    router: &Arc<Router>,
+    name: &str,
+    count: usize,
+    time: Duration,
+) -> Vec<tokio::task::JoinHandle<()>> {
+    let invocation = || {
+        let (router, mut call) = (router.clone(), call(&format!("misbehave:{name}"), "{}"));
+        call.timeout = Some(time);
+        tokio::spawn(async move {
+            let ended = router.invoke(call).await.expect_err("it never answers");
+            assert_eq!(ended.code, Code::Deadline);
+        })
+    };
+    (0..count).map(|_| invocation()).collect()
+}
+
+/// Workers at shares 1:2:4:8 that all compute get CPU time in that proportion, though the lightest has
+/// four times as many invocations in flight as the heaviest.
+#[test]
+fn workers_that_compete_get_cpu_by_their_shares() {
+    run(async {
+        let shares = [512, 1024, 2048, 4096];
+        let named = shares.map(|shares| {
+            let name = format!("share_{shares}");
+            let wat = runaway(&name, shares);
+            (name, wat)
+        });
+        let router = workers(&named).await;
+        let running: Vec<_> = named
+            .iter()
+            .zip([16, 12, 8, 4])
+            .flat_map(|((name, _), count)| start(&router, name, count, Duration::from_secs(3)))
+            .collect();
+        for invocation in running {
+            invocation.await.expect("it ends as it should");
+        }
+        let snapshot = router.registry().snapshot();
+        let used = named.each_ref().map(|(name, _)| {
+            let id = format!("worker-{}", name.replace('_', "-"));
+            let worker = snapshot
+                .workers()
+                .iter()
+                .find(|worker| **worker.id() == *id);
+            worker
+                .expect("it is loaded")
+                .observed()
+                .cpu_total
+                .as_secs_f64()
+        });
+        let total: f64 = used.iter().sum();
+        for (used, shares) in used.into_iter().zip(shares) {
+            let (got, due) = (used / total, f64::from(shares) / 7680.0);
+            println!(
+                "share {shares}: {:.1} % of the CPU, {:.1} % due",
+                got * 100.0,
+                due * 100.0
+            );
+            assert!(
+                (got / due - 1.0).abs() < 0.2,
+                "{got:.3} of the CPU, {due:.3} due"
+            );
+        }
+    });
+}
+
+/// A short call finds a thread at once, however many guests compute.
+#[test]
+fn a_short_call_is_answered_while_many_guests_compute() {
+    run(async {
+        let router = workers(&[("loop".to_owned(), runaway("loop", 1024))]).await;
+        let hello = async || {
+            let began = Instant::now();
+            let answered = invoke(&router, "greet:hello_world", r#"{"name": "Ada"}"#).await;
+            answered.expect("a neighbour is answered");
+            began.elapsed()
+        };
+        for _ in 0..20 {
+            hello().await;
+        }
+        let running = start(&router, "loop", 32, Duration::from_secs(2));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let mut times = Vec::new();
+        for _ in 0..200 {
+            times.push(hello().await);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        times.sort();
+        println!(
+            "beside 32 loops: p50 {:?}, p99 {:?}",
+            times[100], times[198]
+        );
+        // With plain yields in place of the gate each call waits for a turn of most of the loops.
+        assert!(
+            times[100] < Duration::from_millis(10),
+            "p50 {:?}",
+            times[100]
+        );
+        for invocation in running {
+            invocation.await.expect("it ends as it should");
+        }
+    });
+}
