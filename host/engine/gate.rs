@@ -27,6 +27,9 @@ const QUANTUM: i64 = TICK.as_nanos() as i64 * QUANTUM_TICKS as i64;
 /// How far behind the others a worker may come back after it has waited for something else: idling
 /// saves up no turn that would starve them.
 const LAG: i64 = 2 * QUANTUM;
+/// What a worker pays at most for CPU time that it used without a token: its short calls may have run
+/// up hours of it while nobody else wanted to compute.
+const MAX_DEBT: i64 = 25 * QUANTUM;
 /// The weight of a worker that declares none, as in cgroups. Virtual runtime is in nanoseconds of a
 /// worker of this weight.
 pub const DEFAULT_WEIGHT: u32 = 1024;
