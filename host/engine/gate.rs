@@ -289,9 +289,8 @@ impl Turn {
     /// Takes a token if one is free and nobody waits, else a place in the queue.
     fn ask(&mut self) -> Tick {
         let mut state = self.share.gate.state();
-        // Capped: short calls have run up the debt of hours, with nobody waiting.
-        let debt =
-            i64::try_from(self.share.debt.swap(0, Relaxed)).map_or(LAG, |debt| debt.min(LAG));
+        let debt = self.share.debt.swap(0, Relaxed);
+        let debt = i64::try_from(debt).map_or(MAX_DEBT, |debt| debt.min(MAX_DEBT));
         state.charge(self.share.place, debt);
         self.seat.replace(Standing::Waiting(None));
         if let Some(place) = state.place(self.share.place) {
