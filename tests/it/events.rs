@@ -73,6 +73,14 @@ fn an_event_may_not_pass_for_the_hosts_own_nor_break_the_wire() {
                 "{event:?}"
             );
         }
+        // An event may have 64 KiB; what is more is refused, before or after it is copied.
+        let input = json!({ "count": 1, "event": "news", "bytes": 64 << 10 }).to_string();
+        done(&router, "misbehave:send_events", &input).await;
+        let input = json!({ "count": 1, "event": "news", "bytes": (64 << 10) + 1 }).to_string();
+        assert_eq!(
+            code(&router, "misbehave:send_events", &input).await,
+            Code::OutputLimit
+        );
         let input = json!({ "count": 1, "event": "news", "bytes": 33 << 20 }).to_string();
         assert_eq!(
             code(&router, "misbehave:send_events", &input).await,

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crank::engine::Origin;
+use crank::error::Code;
 use crank::registry::Snapshot;
 use crank::worker::{Refused, Worker};
 use serde_json::{Value, json};
 
 use crate::support::component::{Wat, capability};
-use crate::support::{config, dir, engine, guest, invoke, load, log, place, router, run};
+use crate::support::{config, dir, engine, failure, guest, invoke, load, log, place, router, run};
 
 /// A worker that is beyond reproach until a test changes it.
 fn honest() -> Wat {
@@ -313,6 +314,79 @@ fn a_component_over_the_size_cap_is_refused_and_under_it_loads() {
         assert!(snapshot.refused().is_empty(), "{:?}", snapshot.refused());
         let reasons = refusal_of_bytes(&padded(1025), "[limits]\ncomponent_mb = 1").await;
         assert_says(&reasons, &["1 MiB", "limits.component_mb"]);
+    });
+}
+
+/// What this host cannot hold is refused, whatever else is in order.
+#[test]
+fn a_constraint_that_this_host_cannot_hold_refuses_the_worker_by_name() {
+    run(async {
+        for (name, value) in [
+            ("disk-storage-gb", json!(10)),
+            ("network-bandwidth-mbps", json!(100)),
+            ("model-storage-mb", json!(500)),
+            ("vector-index-mb", json!(2048)),
+            ("gpu-count", json!(1)),
+            ("gpu-memory-mb", json!(8192)),
+            ("gpu-type", json!("nvidia")),
+        ] {
+            let mut wat = honest();
+            wat.declaration["capabilities"][0]["constraints"] = json!({ name: value });
+            let reasons = refusal(&wat, "").await;
+            assert_says(&reasons, &[&name.replace('-', "_"), "not offered"]);
+        }
+        let mut wat = honest();
+        wat.declaration["capabilities"][0]["env-profile"] = json!("gpu-required");
+        assert_says(&refusal(&wat, "").await, &["gpu-required", "not offered"]);
+    });
+}
+
+/// An id that the operator gave to one file is no other's, and costs its owner nothing.
+#[test]
+fn an_id_that_the_operator_bound_belongs_to_its_file_alone() {
+    run(async {
+        let id = "spiffe://crank.local/worker/original";
+        let named = |name: &str| {
+            let mut wat = Wat::new(&format!("worker-{name}"), json!([capability(name)]));
+            wat.declaration["capabilities"][0]["spiffe-id"] = json!(id);
+            wat.build()
+        };
+        let dir = dir();
+        let files = vec![
+            place(&dir, "original", &named("original")),
+            place(&dir, "thief", &named("thief")),
+        ];
+        let bound = format!("[workers.original]\nspiffe_id = \"{id}\"\n");
+        let snapshot = load(files, &bound).await;
+        assert_eq!(snapshot.workers().len(), 1, "{:?}", snapshot.refused());
+        assert_eq!(&**snapshot.workers()[0].id(), "worker-original");
+        let [thief] = snapshot.refused() else {
+            panic!("one is refused")
+        };
+        assert_says(&thief.reasons.join("\n"), &[id, "original"]);
+    });
+}
+
+/// A schema is a stranger's program: what it may cost for a value is bounded before it runs.
+#[test]
+fn a_schema_that_costs_too_much_for_an_answer_refuses_it_quickly() {
+    run(async {
+        let listed: Vec<u32> = (0..10_000).collect();
+        let mut wat = honest();
+        wat.declaration["capabilities"][0]["output"] =
+            json!(json!({ "items": { "enum": listed } }).to_string());
+        let many = format!("[{}7]", "70000,".repeat(200_000));
+        wat.answer = json!({ "ok": { "media-type": "application/json", "body": many } });
+        let dir = dir();
+        let router = router(vec![place(&dir, "wat", &wat.build())], "").await;
+        let began = Instant::now();
+        let failure = failure(&router, "misbehave:work", "{}").await;
+        assert_eq!(failure.code, Code::InvalidOutput);
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
     });
 }
 
