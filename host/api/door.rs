@@ -81,7 +81,7 @@ impl Door {
         Ok(())
     }
 
-    /// A request may name its host twice, in the target (HTTP/2, proxies) and in `Host`: each must pass.
+    /// A request may name its host twice, in an absolute target and in `Host`: each must pass.
     fn check_host<B>(&self, request: &Request<B>) -> Result<Authority, Failure> {
         let malformed = |message: &str| Failure::new(Code::InvalidRequest, message);
         let mut named = request.uri().authority().cloned();

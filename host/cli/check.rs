@@ -192,7 +192,12 @@ impl Checked {
         } else {
             "❌"
         };
-        println!("{mark} {}: {}", self.worker_id, self.tiers.join(" + "));
+        let tiers = if self.tiers.is_empty() {
+            "no tier is complete".to_owned()
+        } else {
+            self.tiers.join(" + ")
+        };
+        println!("{mark} {}: {tiers}", self.worker_id);
         for missing in &self.missing {
             println!("     lacks     {missing}");
         }
