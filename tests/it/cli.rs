@@ -245,36 +245,38 @@ impl Drop for Serving {
 fn sigterm_lets_calls_in_flight_finish_and_ends_with_zero() {
     let dir = dir();
     std::fs::copy(guest("hostile"), dir.path().join("hostile.wasm")).unwrap();
-    std::fs::write(
-        dir.path().join("crank.toml"),
-        "[workers.hostile]\nwall_ms = 700\n",
-    )
-    .unwrap();
+    let limits = "[workers.hostile]\nwall_ms = 3000\n";
+    std::fs::write(dir.path().join("crank.toml"), limits).unwrap();
     let mut serving = Serving::start(dir.path(), &[]);
-    let url = format!("{}/invoke/misbehave/loop_forever", serving.1);
-    let call = std::thread::spawn(move || {
-        crate::support::run(async move {
-            let call = reqwest::Client::new().post(url).body("{}");
-            call.header("content-type", "application/json")
-                .send()
-                .await
-                .unwrap()
-                .status()
-                .as_u16()
-        })
+    let url = serving.1.clone();
+    let call = std::thread::spawn({
+        let url = format!("{url}/invoke/misbehave/loop_forever");
+        move || {
+            crate::support::run(async move {
+                let call = reqwest::Client::new().post(url).body("{}");
+                let call = call.header("content-type", "application/json");
+                call.send().await.unwrap().status().as_u16()
+            })
+        }
     });
-    std::thread::sleep(Duration::from_millis(200));
+    crate::support::run(async {
+        let in_flight = async || {
+            let workers = reqwest::get(format!("{url}/workers")).await.unwrap();
+            let workers: Value = workers.json().await.unwrap();
+            workers["workers"][0]["in_flight"].as_u64().unwrap()
+        };
+        while in_flight().await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
     serving.terminate();
-    assert_eq!(
-        call.join().unwrap(),
-        504,
-        "the call in flight got its answer"
-    );
+    let answered = call.join().unwrap();
+    assert_eq!(answered, 504, "the call in flight got its answer");
     let began = Instant::now();
-    let ended = serving.0.wait().unwrap();
-    assert_eq!(ended.code(), Some(0));
+    assert_eq!(serving.0.wait().unwrap().code(), Some(0));
+    let waited = began.elapsed();
     assert!(
-        began.elapsed() < Duration::from_secs(5),
-        "it did not wait for the whole grace time"
+        waited < Duration::from_secs(5),
+        "it waited for more than the call: {waited:?}"
     );
 }
