@@ -30,7 +30,12 @@ pub struct Settings {
 /// Threads that a runtime needs for this engine's guests: more than there are tokens to compute, so
 /// that one is left for short calls and for the host itself.
 pub fn threads() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from) + 2
+    cores() + 2
+}
+
+/// Cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Wasmtime's engine with the ticker that drives its epochs and the cache of compiled code.
@@ -63,8 +68,7 @@ impl Engine {
         let cache = CodeCache::open(cache, &wasm);
         // One core is never the guests': with a token for each, the 99th percentile of a short call
         // beside 32 loops was 2.9 ms and not 0.24.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let gate = Gate::new(cores.saturating_sub(1));
+        let gate = Gate::new(cores().saturating_sub(1));
         Ok(Self {
             wasm,
             ticker: Arc::new(ticker),
@@ -120,7 +124,7 @@ impl Engine {
 
 /// Whether the preamble is a component's: the magic, then version 13 of layer 1 (Binary.md of the
 /// component model).
-fn is_component(bytes: &[u8]) -> bool {
+pub fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\0asm\x0d\0\x01\0")
 }
 

@@ -86,6 +86,23 @@ impl<'a> OperatorGrants<'a> {
         });
         Self { stem, grants, deny }
     }
+
+    /// A refusal of the worker, for an import or an entry of its declaration.
+    fn refusal(
+        &self,
+        subject: &dyn fmt::Display,
+        reason: Reason,
+        detail: String,
+        line: Option<String>,
+    ) -> Refusal {
+        Refusal {
+            worker: self.stem.to_owned(),
+            subject: subject.to_string(),
+            reason,
+            detail,
+            line,
+        }
+    }
 }
 
 /// What may be linked for a worker: imported, declared where that is needed, and granted.
@@ -174,13 +191,7 @@ fn judge_import(
     declared: &[Required],
     operator: &OperatorGrants<'_>,
 ) -> Result<Option<Interface>, Refusal> {
-    let refuse = |reason, detail: String, line: Option<String>| Refusal {
-        worker: operator.stem.to_owned(),
-        subject: import.to_string(),
-        reason,
-        detail,
-        line,
-    };
+    let refuse = |reason, detail, line| operator.refusal(import, reason, detail, line);
     if let Some(entry) = operator.deny.iter().find(|entry| entry.covers(import)) {
         let line = deny_line(operator.stem, entry);
         return Err(refuse(
@@ -228,13 +239,7 @@ fn judge_import(
 
 /// Judges a declared interface, needed or not: a worker that asks for what it may not have is refused.
 fn judge_entry(entry: &InterfaceEntry, operator: &OperatorGrants<'_>) -> Result<(), Refusal> {
-    let refuse = |reason, detail: String, line: Option<String>| Refusal {
-        worker: operator.stem.to_owned(),
-        subject: entry.to_string(),
-        reason,
-        detail,
-        line,
-    };
+    let refuse = |reason, detail, line| operator.refusal(entry, reason, detail, line);
     if let Some(denied) = operator.deny.iter().find(|denied| denied.overlaps(entry)) {
         let line = deny_line(operator.stem, denied);
         return Err(refuse(

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::capability::{Filter, View};
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::worker::{Offered, Refused, Worker};
 
 /// The current snapshot, swapped whole.
@@ -64,8 +64,7 @@ impl Snapshot {
     /// Loads the components in these files, in parallel.
     pub async fn load(engine: &Engine, config: &Arc<Config>, files: Vec<PathBuf>) -> Self {
         // Compiling takes a core and much memory: as many at once as there are cores.
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let turns = Arc::new(Semaphore::new(cores));
+        let turns = Arc::new(Semaphore::new(engine::cores()));
         let mut loading = JoinSet::new();
         let mut files_of = HashMap::new();
         for file in files {

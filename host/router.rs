@@ -12,6 +12,7 @@ use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 
+use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
@@ -69,10 +70,9 @@ pub struct Router {
 impl Router {
     /// A router over a registry.
     pub fn new(registry: Registry) -> Self {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             registry,
-            checks: Semaphore::new(cores),
+            checks: Semaphore::new(engine::cores()),
         }
     }
 

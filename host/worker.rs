@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crate::capability::Capability;
 use crate::config::Config;
-use crate::engine::{Engine, Origin};
+use crate::engine::{self, Engine, Origin};
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
 
@@ -140,8 +140,7 @@ impl Worker {
 
     /// How busy it is, from 0 (idle) to 1 (an invocation for each core, or more).
     pub fn load_score(&self) -> f64 {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        (self.load.in_flight.load(Relaxed) as f64 / cores as f64).min(1.0)
+        (self.load.in_flight.load(Relaxed) as f64 / engine::cores() as f64).min(1.0)
     }
 
     /// Whether its code was compiled when it was loaded, or came from the cache.

@@ -85,6 +85,8 @@ enum Standing {
     #[default]
     Outside,
     Waiting(Option<Waker>),
+    /// It has a token and has not been polled since.
+    Granted,
     Holding,
 }
 
@@ -192,7 +194,7 @@ impl State {
             place.holding += 1;
             self.free -= 1;
             self.charge(index, QUANTUM);
-            if let Standing::Waiting(Some(waker)) = seat.replace(Standing::Holding) {
+            if let Standing::Waiting(Some(waker)) = seat.replace(Standing::Granted) {
                 waker.wake();
             }
         }
@@ -214,6 +216,16 @@ impl Seat {
 
     fn replace(&self, standing: Standing) -> Standing {
         std::mem::replace(&mut *self.standing(), standing)
+    }
+
+    /// Takes up a token that was granted.
+    fn take_up(&self) -> bool {
+        let mut standing = self.standing();
+        let granted = matches!(*standing, Standing::Granted);
+        if granted {
+            *standing = Standing::Holding;
+        }
+        granted
     }
 
     fn holds(&self) -> bool {
@@ -298,7 +310,8 @@ impl Turn {
         }
         state.dispatch();
         (self.used, self.held) = (0, 0);
-        if self.seat.holds() {
+        drop(state);
+        if self.seat.take_up() {
             Tick::Run
         } else {
             Tick::Wait
@@ -311,9 +324,17 @@ impl Turn {
         std::future::poll_fn(move |context| poll_granted(&seat, context))
     }
 
-    /// It runs no more for now (it waits in a host function, or has ended) and needs no token.
-    pub fn park(&mut self, used: Duration) {
+    /// A poll has ended in which it neither yielded nor came to the gate: it waits in a host function
+    /// and gives back its token. Who stands at the gate, polled for whatever reason, stays in line.
+    pub fn pause(&mut self, used: Duration) {
         self.count(used);
+        if self.seat.holds() {
+            self.leave();
+        }
+    }
+
+    /// Leaves the gate, wherever it stands.
+    fn leave(&mut self) {
         if matches!(*self.seat.standing(), Standing::Outside) {
             return;
         }
@@ -325,7 +346,7 @@ impl Turn {
                     place.waiting.retain(|seat| !Arc::ptr_eq(seat, &self.seat));
                 }
             }
-            Standing::Holding => {
+            Standing::Granted | Standing::Holding => {
                 let used = std::mem::take(&mut self.used);
                 state.release(self.share.place, used);
                 state.dispatch();
@@ -335,19 +356,16 @@ impl Turn {
 }
 
 fn poll_granted(seat: &Seat, context: &mut Context<'_>) -> Poll<()> {
-    match &mut *seat.standing() {
-        Standing::Waiting(waker) => {
-            *waker = Some(context.waker().clone());
-            Poll::Pending
-        }
-        // Outside: it was dropped from the queue, and so is whoever polls this.
-        Standing::Outside | Standing::Holding => Poll::Ready(()),
+    if let Standing::Waiting(waker) = &mut *seat.standing() {
+        *waker = Some(context.waker().clone());
+        return Poll::Pending;
     }
+    seat.take_up();
+    Poll::Ready(())
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let used = Duration::from_nanos(self.seen);
-        self.park(used);
+        self.leave();
     }
 }

@@ -18,7 +18,7 @@ use crate::limits::CpuClock;
 pub(crate) struct Pace {
     cpu: CpuClock,
     turn: Mutex<Turn>,
-    /// The poll under way ends because the callback said so, and not because the guest waits.
+    /// The poll under way ends because the guest yields, and not because it waits.
     yielding: AtomicBool,
 }
 
@@ -45,7 +45,7 @@ impl Pace {
     pub fn next(&self, used: Duration) -> UpdateDeadline {
         let mut turn = self.turn();
         let tick = turn.tick(used);
-        self.yielding.store(tick != Tick::Run, Relaxed);
+        self.yielding.store(tick == Tick::Yield, Relaxed);
         match tick {
             Tick::Run => UpdateDeadline::Continue(1),
             Tick::Yield => UpdateDeadline::Yield(1),
@@ -73,7 +73,7 @@ impl<F: Future> Future for Paced<'_, F> {
         self.pace.cpu.leave();
         // Neither who waits in a host function nor who has ended keeps a token.
         if !self.pace.yielding.swap(false, Relaxed) {
-            self.pace.turn().park(self.pace.cpu.used());
+            self.pace.turn().pause(self.pace.cpu.used());
         }
         polled
     }

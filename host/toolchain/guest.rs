@@ -11,6 +11,7 @@ use serde::Deserialize;
 use super::compiler::{Compiler, LINKER};
 use super::process::{self, Seen, push_line};
 use super::{BuildError, Event, Progress, TARGET, Unit, step};
+use crate::engine;
 
 /// Heap that a guest starts with behind its data: room for its first allocations without a `memory.grow`,
 /// which is what keeps guests from scaling over cores (`docs/decisions/0002-guest-toolchain.md`).
@@ -24,9 +25,6 @@ const PROFILE: [(&str, &str); 5] = [
     ("panic", "\"abort\""),
     ("strip", "true"),
 ];
-
-/// How a component starts: the magic number, version 13, layer 1 (a core module is version 1, layer 0).
-const COMPONENT: [u8; 8] = *b"\0asm\x0d\0\x01\0";
 
 /// The argument that makes cargo's output one that [`run`] reads.
 pub(super) const MESSAGES: &str = "--message-format=json";
@@ -202,7 +200,7 @@ impl Guest {
             });
         };
         let bytes = fs::read(file).map_err(BuildError::io("read", file))?;
-        if !bytes.starts_with(&COMPONENT) {
+        if !engine::is_component(&bytes) {
             return Err(BuildError::NotAComponent {
                 package: self.package.clone(),
             });

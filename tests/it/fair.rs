@@ -48,7 +48,15 @@ fn start(
         let (router, mut call) = (router.clone(), call(&format!("misbehave:{name}"), "{}"));
         call.timeout = Some(time);
         tokio::spawn(async move {
-            let ended = router.invoke(call).await.expect_err("it never answers");
+            // Polled at each millisecond too, as by a busy connection: that wins nothing.
+            let mut tick = tokio::time::interval(Duration::from_millis(1));
+            let mut ended = std::pin::pin!(router.invoke(call));
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut ended => break ended.expect_err("it never answers"),
+                    _ = tick.tick() => {}
+                }
+            };
             assert_eq!(ended.code, Code::Deadline);
         })
     };
