@@ -15,6 +15,8 @@ pub mod config;
 
 pub mod policy;
 
+pub mod admission;
+
 pub mod engine;
 
 pub mod bindings;

@@ -126,7 +126,8 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         memory_peak,
     } = &answer.usage;
     let timing = format!(
-        "start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\"",
+        "queue;dur={:.3}, start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\"",
+        ms(answer.queue),
         ms(*start),
         ms(*run),
         ms(*cpu),

@@ -29,6 +29,12 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.header_timeout_ms", "10000"),
     ("limits.body_timeout_ms", "30000"),
     ("limits.instances", "1000"),
+    // Three quarters of limits.instances.
+    ("limits.concurrency", ""),
+    // Eight for each core, 32 at least.
+    ("limits.worker_concurrency", ""),
+    ("limits.queue", "256"),
+    ("limits.max_slo_bid", "100"),
 ];
 
 /// Keys of a section `[workers."FILE-STEM"]`.
@@ -38,6 +44,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "memory_mb",
     "wall_ms",
     "cpu_ms",
+    "concurrency",
     "spiffe_id",
 ];
 

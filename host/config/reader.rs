@@ -97,6 +97,21 @@ impl Reader {
         })
     }
 
+    /// A number whose default follows from something else.
+    pub(super) fn number_or(
+        &mut self,
+        key: &str,
+        allowed: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<u64> {
+        if let Some((Value::String(text), _)) = self.layers.values.get_mut(key)
+            && text.is_empty()
+        {
+            *text = default.to_string();
+        }
+        self.number(key, allowed)
+    }
+
     pub(super) fn milliseconds(
         &mut self,
         key: &str,
@@ -189,6 +204,9 @@ impl Reader {
         });
         let wall = self.worker_key(stem, section, "wall_ms", |value| number(value, &day_ms));
         let cpu = self.worker_key(stem, section, "cpu_ms", |value| number(value, &day_ms));
+        let concurrency = self.worker_key(stem, section, "concurrency", |value| {
+            number(value, &(1..=10_000))
+        });
         WorkerSettings {
             grants: self
                 .worker_key(stem, section, "grants", interfaces)
@@ -201,6 +219,7 @@ impl Reader {
                 .map(ByteCount::mib),
             wall: wall.map(Duration::from_millis),
             cpu: cpu.map(Duration::from_millis),
+            concurrency: concurrency.and_then(|count| usize::try_from(count).ok()),
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())

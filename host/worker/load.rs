@@ -75,6 +75,7 @@ impl Loading<'_> {
             .map(|capability| {
                 Arc::new(Offered {
                     id: capability.key().into(),
+                    bid: terms::bid(&self.config.limits, capability.slo_bid),
                     limits: terms::limits(
                         &self.config.limits,
                         operator,
@@ -92,6 +93,7 @@ impl Loading<'_> {
             sandbox,
             origin,
             called: AtomicBool::new(false),
+            lane: Arc::new(terms::lane(&self.config.limits, operator)),
             load: Load::default(),
         })
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Lane;
 use crate::capability::{Capability, Constraints, EnvProfile};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::DEFAULT_WEIGHT;
@@ -117,6 +118,20 @@ pub(super) fn limits(
             .unwrap_or(default.cpu),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
     }
+}
+
+/// What a capability bids for its place in the worker's line, up to the operator's ceiling.
+pub(super) fn bid(default: &LimitSettings, declared: Option<f64>) -> f64 {
+    declared.unwrap_or_default().min(default.max_slo_bid.into())
+}
+
+/// How many invocations of the worker run at once, and how many calls wait for it.
+pub(super) fn lane(default: &LimitSettings, operator: Option<&WorkerSettings>) -> Lane {
+    let concurrency = operator.and_then(|operator| operator.concurrency);
+    Lane::new(
+        concurrency.unwrap_or(default.worker_concurrency),
+        default.queue,
+    )
 }
 
 /// The worker's weight against other workers; its capabilities agree on it.

@@ -1,5 +1,6 @@
 //! Crank from the outside: one binary, a file per feature.
 
+mod admission;
 mod build;
 mod cli;
 mod convert;
@@ -8,5 +9,6 @@ mod fair;
 mod hostile;
 mod http;
 mod load;
+mod mix;
 mod support;
 mod tidy;
