@@ -248,6 +248,19 @@ fn short_of_memory_a_worker_runs_one_at_a_time() {
         drop(neighbour);
         drop(decided(too.as_mut()).await.expect("there is memory"));
         drop(waits);
+
+        // Who comes when there is memory again does not overtake who waited for it.
+        let narrow = Arc::new(Lane::new(2, 10));
+        let held = at_once(&admission, &narrow).await;
+        high.store(true, SeqCst);
+        let mut waits = pin!(admission.admit(&narrow, 1.0, soon(LONG)));
+        assert!(poll(waits.as_mut()).is_none());
+        high.store(false, SeqCst);
+        let mut newcomer = pin!(admission.admit(&narrow, 0.0, soon(LONG)));
+        assert!(poll(newcomer.as_mut()).is_none());
+        let waits = decided(waits.as_mut()).await.expect("the newcomer noticed");
+        drop((held, waits));
+        drop(decided(newcomer.as_mut()).await.expect("its turn"));
         assert_eq!((lane.queued(), admission.in_flight()), (0, 0));
     });
 }
