@@ -1,6 +1,6 @@
 //! Soak: minutes of good and hostile calls against the real program, from outside.
 //!
-//!     cargo bench --bench soak -- MINUTES
+//!     cargo bench --bench soak -- MINUTES [PROGRAM]
 //!
 //! Starts `crank serve` with well-behaved workers and runaways, calls them over HTTP at random (open
 //! loop), and lets some callers hang up. Prints every ten seconds what was sent, how it was answered,
@@ -123,11 +123,15 @@ impl Kind {
 }
 
 fn main() -> ExitCode {
-    let given = std::env::args().skip(1).find(|given| given != "--bench");
-    let minutes: f64 = given.map_or(1.0, |text| text.parse().expect("a number of minutes"));
+    let mut given = std::env::args().skip(1).filter(|given| given != "--bench");
+    let minutes: f64 = given
+        .next()
+        .map_or(1.0, |text| text.parse().expect("a number of minutes"));
+    let program = given.next();
+    let program = program.as_deref().unwrap_or(env!("CARGO_BIN_EXE_crank"));
     let dir = tempfile::tempdir().expect("a directory");
     place_workers(dir.path());
-    let server = Server::start(dir.path());
+    let server = Server::start(program, dir.path());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -192,8 +196,8 @@ struct Held {
 }
 
 impl Server {
-    fn start(dir: &Path) -> Self {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_crank"))
+    fn start(program: &str, dir: &Path) -> Self {
+        let mut process = Command::new(program)
             .arg("serve")
             .arg(dir)
             .args(["--listen", "127.0.0.1:0"])

@@ -281,7 +281,7 @@ fn whatever_happens_no_limit_is_passed_and_nobody_is_forgotten() {
             let tasks = (0..64).map(|task| {
                 let (admission, lanes) = (admission.clone(), lanes.clone());
                 let (running, high) = (running.clone(), high.clone());
-                let mut random = Random(seed << 32 | task + 1);
+                let mut random = Random((seed << 32) | (task + 1));
                 tokio::spawn(async move {
                     for _ in 0..50 {
                         one(&admission, &lanes, &running, &high, &mut random).await;
