@@ -129,6 +129,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 fn engine(config: &Config) -> Result<Engine, Ended> {
     let settings = engine::Settings {
         instances: config.limits.instances,
+        memory: u64::MAX,
     };
     Engine::new(settings, Some(&config.cache_dir.join("code")))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))

@@ -90,6 +90,12 @@ pub struct LimitSettings {
     pub input: ByteCount,
     /// Answer of one invocation, its events included.
     pub output: ByteCount,
+    /// What one invocation may hand to the host's functions in all.
+    pub hostcall: ByteCount,
+    /// Things that one invocation may hand to the host's functions: log lines, events, writes.
+    pub hostcalls: u64,
+    /// Megabits (10^6) per second from one worker to its callers, where it declares nothing.
+    pub network_mbps: u32,
     /// File of one component.
     pub component: ByteCount,
     /// Head of one request: request line and header fields.
@@ -221,6 +227,9 @@ impl LimitSettings {
         let cpu = reader.milliseconds("limits.cpu_ms", 1..=DAY_MS);
         let input = reader.mebibytes("limits.input_mb", 1..=4096);
         let output = reader.mebibytes("limits.output_mb", 1..=4096);
+        let hostcall = reader.mebibytes("limits.hostcall_mb", 1..=1 << 20);
+        let hostcalls = reader.number("limits.hostcalls", 1..=1 << 40);
+        let network_mbps = reader.number("limits.network_mbps", 1..=1_000_000);
         let component = reader.mebibytes("limits.component_mb", 1..=4096);
         // Hyper reads heads into a buffer of at least 8 KiB.
         let header = reader
@@ -249,6 +258,9 @@ impl LimitSettings {
             cpu: cpu?,
             input: input?,
             output: output?,
+            hostcall: hostcall?,
+            hostcalls: hostcalls?,
+            network_mbps: u32::try_from(network_mbps?).ok()?,
             component: component?,
             header: header?,
             uri: uri?,

@@ -17,6 +17,7 @@ pub use cache::{CodeCache, Origin};
 pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
+use crate::limits::Budget;
 use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
@@ -25,6 +26,8 @@ pub struct Settings {
     /// Instances that may live at once; each costs about 4 GiB of address space and nothing else
     /// until it is used. 10,000 took 42 TiB and 35 ms at start, 30,000 failed (measured).
     pub instances: u32,
+    /// Memory that all guests may take together, in bytes.
+    pub memory: u64,
 }
 
 /// Threads that a runtime needs for this engine's guests: more than there are tokens to compute, so
@@ -45,6 +48,7 @@ pub struct Engine {
     ticker: Arc<Ticker>,
     cache: Arc<CodeCache>,
     gate: Arc<Gate>,
+    budget: Arc<Budget>,
 }
 
 /// Why a component could not be made ready to run.
@@ -74,12 +78,18 @@ impl Engine {
             ticker: Arc::new(ticker),
             cache: Arc::new(cache),
             gate,
+            budget: Arc::new(Budget::new(settings.memory)),
         })
     }
 
     /// Who computes when more guests want to than there are cores.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate
+    }
+
+    /// The memory that all guests have together.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// The engine itself, for Stores and Linkers.

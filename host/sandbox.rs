@@ -20,7 +20,7 @@ use wasmtime::component::{Component, InstancePre};
 use crate::bindings::exports::crank::worker::{capabilities, handler};
 use crate::engine::{Engine, Share};
 use crate::error::Failure;
-use crate::limits::{Limits, Usage};
+use crate::limits::{Bandwidth, Held, Limits, Usage};
 use crate::policy::Grants;
 
 pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declared;
@@ -39,7 +39,7 @@ pub struct Payload {
 
 /// One Server-Sent Event. `id` and `event` hold no line breaks; `event` is never the host's own
 /// `result` or `error`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Event {
     /// The event's id.
     pub id: Option<String>,
@@ -47,6 +47,8 @@ pub struct Event {
     pub event: Option<String>,
     /// The event's text.
     pub data: String,
+    /// Its memory, charged to the invocation for as long as the event waits for the caller.
+    _held: Held,
 }
 
 /// What one invocation is asked to do. The input has been validated.
@@ -86,11 +88,20 @@ pub struct Sandbox {
     pre: InstancePre<Guest>,
     handler: handler::GuestIndices,
     share: Arc<Share>,
+    bandwidth: Arc<Bandwidth>,
+}
+
+/// What all invocations of a worker have together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Its share of the CPU against other workers.
+    pub weight: u32,
+    /// Megabits (10^6) per second to its callers.
+    pub megabits: u32,
 }
 
 impl Sandbox {
-    /// Links a component to what it was granted, and to nothing else. `weight` is its share of the CPU
-    /// against other workers.
+    /// Links a component to what it was granted, and to nothing else.
     ///
     /// # Errors
     ///
@@ -100,7 +111,7 @@ impl Sandbox {
         worker: Arc<str>,
         component: &Component,
         grants: &Grants,
-        weight: u32,
+        rates: Rates,
     ) -> wasmtime::Result<Self> {
         let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
         let handler = handler::GuestIndices::new(&pre)?;
@@ -109,7 +120,8 @@ impl Sandbox {
             worker,
             pre,
             handler,
-            share: engine.gate().share(weight),
+            share: engine.gate().share(rates.weight),
+            bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
         })
     }
 

@@ -82,6 +82,7 @@ struct Load {
     cpu_peak: AtomicU64,
     cpu_total: AtomicU64,
     run_peak: AtomicU64,
+    sent_peak: AtomicU64,
 }
 
 /// The highest use that one invocation of a worker has made, and how busy the worker is.
@@ -97,6 +98,8 @@ pub struct Observed {
     pub cpu_peak: Duration,
     /// Wall-clock time.
     pub wall_peak: Duration,
+    /// Bytes sent to the caller.
+    pub sent_peak: u64,
     /// Time spent running by all invocations that have ended, together.
     pub cpu_total: Duration,
 }
@@ -175,6 +178,7 @@ impl Worker {
             memory_peak: self.load.memory_peak.load(Relaxed),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
+            sent_peak: self.load.sent_peak.load(Relaxed),
             cpu_total: Duration::from_nanos(self.load.cpu_total.load(Relaxed)),
         }
     }
@@ -187,6 +191,7 @@ impl Load {
         self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
         raise(&self.cpu_peak, nanos(usage.cpu));
+        raise(&self.sent_peak, usage.sent);
         raise(&self.run_peak, nanos(usage.start + usage.run));
     }
 }

@@ -124,6 +124,7 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         run,
         cpu,
         memory_peak,
+        sent: _,
     } = &answer.usage;
     let timing = format!(
         "start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\"",

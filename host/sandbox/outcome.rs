@@ -42,6 +42,17 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
             Stop::Cpu => (Code::CpuLimit, "the worker used more CPU time than it may"),
             Stop::Deadline => (Code::Deadline, "the worker did not answer in time"),
             Stop::Output => return too_much(),
+            Stop::Budget => {
+                return Failure::new(
+                    Code::Overloaded,
+                    "the memory that this host gives to workers is taken",
+                )
+                .retry_after(RETRY);
+            }
+            Stop::Bandwidth => (
+                Code::Deadline,
+                "what the worker sends does not fit through its network bandwidth in time",
+            ),
         };
         return Failure::new(code, message);
     }

@@ -10,9 +10,9 @@ use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
-use crate::limits::Limits;
+use crate::limits::{Handed, Limits};
 use crate::policy::{self, Grants, Import, OperatorGrants};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Rates, Sandbox};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
@@ -21,6 +21,10 @@ const DECLARE: Limits = Limits {
     wall: Duration::from_secs(10),
     cpu: Duration::from_secs(2),
     output: 4 << 20,
+    handed: Handed {
+        bytes: 4 << 20,
+        items: 10_000,
+    },
 };
 
 /// One component on its way to being a worker.
@@ -67,7 +71,10 @@ impl Loading<'_> {
             id.clone(),
             &component,
             &grants,
-            terms::weight(&capabilities),
+            Rates {
+                weight: terms::weight(&capabilities),
+                megabits: terms::megabits(&self.config.limits, &capabilities),
+            },
         )
         .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
         let offered = capabilities

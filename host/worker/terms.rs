@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::capability::{Capability, Constraints, EnvProfile};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::DEFAULT_WEIGHT;
-use crate::limits::Limits;
+use crate::limits::{Handed, Limits};
 
 /// Identities that a worker may not claim: outside the trust domain, not the one that the operator
 /// gave to its file, or one that the operator gave to another.
@@ -60,10 +60,6 @@ pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
                 given.disk_storage_gb.is_some_and(|gb| gb > 0),
             ),
             (
-                "network_bandwidth_mbps",
-                given.network_bandwidth_mbps.is_some(),
-            ),
-            (
                 "model_storage_mb",
                 given.model_storage_mb.is_some_and(|mb| mb > 0),
             ),
@@ -116,7 +112,19 @@ pub(super) fn limits(
             .or(cpu)
             .unwrap_or(default.cpu),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
+        handed: Handed {
+            bytes: default.hostcall.get(),
+            items: default.hostcalls,
+        },
     }
+}
+
+/// Megabits per second to the worker's callers; its capabilities agree on it.
+pub(super) fn megabits(default: &LimitSettings, capabilities: &[Capability]) -> u32 {
+    let declared = capabilities
+        .iter()
+        .find_map(|capability| capability.constraints.as_ref()?.network_bandwidth_mbps);
+    declared.unwrap_or(default.network_mbps)
 }
 
 /// The worker's weight against other workers; its capabilities agree on it.

@@ -7,6 +7,7 @@ mod events;
 mod fair;
 mod hostile;
 mod http;
+mod limits;
 mod load;
 mod support;
 mod tidy;

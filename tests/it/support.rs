@@ -89,13 +89,17 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    Engine::new(
-        Settings {
-            instances: INSTANCES,
-        },
-        Some(cache),
-    )
-    .expect("the engine starts")
+    engine_with(cache, |_| {})
+}
+
+/// The same, with other settings.
+pub fn engine_with(cache: &Path, tweak: impl FnOnce(&mut Settings)) -> Engine {
+    let mut settings = Settings {
+        instances: INSTANCES,
+        memory: u64::MAX,
+    };
+    tweak(&mut settings);
+    Engine::new(settings, Some(cache)).expect("the engine starts")
 }
 
 /// The component of a guest of this repository, `hello-world`: built once in this process.
