@@ -13,10 +13,12 @@ use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+pub use crate::machine::cores;
 pub use cache::{CodeCache, Origin};
 pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
+use crate::machine::Machine;
 use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
@@ -33,11 +35,6 @@ pub fn threads() -> usize {
     cores() + 2
 }
 
-/// Cores that this process may use.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
-}
-
 /// Wasmtime's engine with the ticker that drives its epochs and the cache of compiled code.
 #[derive(Clone)]
 pub struct Engine {
@@ -45,6 +42,7 @@ pub struct Engine {
     ticker: Arc<Ticker>,
     cache: Arc<CodeCache>,
     gate: Arc<Gate>,
+    machine: Option<Arc<Machine>>,
 }
 
 /// Why a component could not be made ready to run.
@@ -74,7 +72,22 @@ impl Engine {
             ticker: Arc::new(ticker),
             cache: Arc::new(cache),
             gate,
+            machine: None,
         })
+    }
+
+    /// The same engine, on this machine: a worker that asks for more than it has is refused.
+    #[must_use]
+    pub fn on(self, machine: Machine) -> Self {
+        Self {
+            machine: Some(Arc::new(machine)),
+            ..self
+        }
+    }
+
+    /// The machine that workers are placed on; without one, placement is not looked at.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.machine.as_deref()
     }
 
     /// Who computes when more guests want to than there are cores.

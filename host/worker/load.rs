@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{Load, Offered, Refused, Worker, terms};
+use super::held::Known;
+use super::{Load, Offered, Refused, Worker, placement, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -49,6 +50,21 @@ impl Loading<'_> {
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
         reasons.extend(terms::not_offered(&capabilities));
+        let known = Known {
+            weight: terms::weight(&self.config.limits, operator, &capabilities),
+            machine: self.engine.machine(),
+            relaxed: operator.map_or(&[], |operator| &operator.relax),
+        };
+        let limits = |capability: &Capability| {
+            let declared = capability.constraints.as_ref();
+            terms::limits(&self.config.limits, operator, declared, known.machine)
+        };
+        if let Some(machine) = known.machine {
+            reasons.extend(capabilities.iter().flat_map(|capability| {
+                let limits = limits(capability);
+                placement::refusals(capability, &limits, machine, known.relaxed, &stem)
+            }));
+        }
         let grants = match granted(
             &imports,
             &capabilities,
@@ -62,24 +78,16 @@ impl Loading<'_> {
             }
         };
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
-        let sandbox = Sandbox::new(
-            self.engine,
-            id.clone(),
-            &component,
-            &grants,
-            terms::weight(&capabilities),
-        )
-        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        let sandbox = Sandbox::new(self.engine, id.clone(), &component, &grants, known.weight)
+            .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
         let offered = capabilities
             .into_iter()
             .map(|capability| {
+                let limits = limits(&capability);
                 Arc::new(Offered {
                     id: capability.key().into(),
-                    limits: terms::limits(
-                        &self.config.limits,
-                        operator,
-                        capability.constraints.as_ref(),
-                    ),
+                    limits,
+                    constraints: known.held(&capability, &limits),
                     capability,
                 })
             })
