@@ -45,7 +45,7 @@ pub struct Memory {
 pub struct Disk {
     /// Its kind; `None` where it cannot be known.
     pub kind: Option<DiskType>,
-    /// The file that says so, or why none does.
+    /// The file that says so, or why none does, and the directory that was meant.
     pub from: String,
 }
 
@@ -89,12 +89,13 @@ impl Machine {
             (None, Some(memory)) => ByteCount::bytes(memory.size.get() / 4 * 3),
             (None, None) => return Err(MemoryUnknown),
         };
-        let disk = match device(files) {
+        let (kind, from) = match device(files) {
             Ok((major, minor)) => disk(root, major, minor),
-            Err(error) => Disk {
-                kind: None,
-                from: format!("{}: {error}", files.display()),
-            },
+            Err(error) => (None, error.to_string()),
+        };
+        let disk = Disk {
+            kind,
+            from: format!("{} of {}", from, files.display()),
         };
         Ok(Self {
             cores: cores(),
@@ -192,12 +193,9 @@ fn device(files: &Path) -> io::Result<(u32, u32)> {
 
 /// Looks a block device up (sysfs(5), `queue/rotational`). Memory, a network, and file systems that
 /// lie on several devices have none.
-fn disk(root: &Path, major: u32, minor: u32) -> Disk {
+fn disk(root: &Path, major: u32, minor: u32) -> (Option<DiskType>, String) {
     let name = format!("sys/dev/block/{major}:{minor}");
-    let unknown = |why: &str| Disk {
-        kind: None,
-        from: format!("/{name} {why}"),
-    };
+    let unknown = |why: &str| (None, format!("/{name}, which {why},"));
     let Ok(device) = root.join(&name).canonicalize() else {
         return unknown("does not exist");
     };
@@ -215,10 +213,7 @@ fn disk(root: &Path, major: u32, minor: u32) -> Disk {
         "0" => DiskType::Ssd,
         _ => return unknown("does not say"),
     };
-    Disk {
-        kind: Some(kind),
-        from: format!("/sys/block/{disk}/queue/rotational"),
-    }
+    (Some(kind), format!("/sys/block/{disk}/queue/rotational"))
 }
 
 #[cfg(test)]

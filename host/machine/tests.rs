@@ -91,13 +91,13 @@ fn a_disk_is_known_by_its_queue_also_that_of_a_partition() {
     link("254:1", "vda/vda1");
     link("259:0", "nvme0n1");
     link("8:0", "sda");
-    let kind = |major, minor| disk(root.path(), major, minor).kind;
+    let kind = |major, minor| disk(root.path(), major, minor).0;
     assert_eq!(kind(254, 1), Some(DiskType::Hdd));
     assert_eq!(kind(259, 0), Some(DiskType::Nvme));
     assert_eq!(kind(8, 0), Some(DiskType::Ssd));
     assert_eq!(kind(0, 42), None);
     assert_eq!(
-        disk(root.path(), 254, 1).from,
+        disk(root.path(), 254, 1).1,
         "/sys/block/vda/queue/rotational"
     );
 }
