@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
+use crate::machine::Machine;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
 #[derive(Parser)]
@@ -129,13 +130,19 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 fn engine(config: &Config) -> Result<Engine, Ended> {
     let settings = engine::Settings {
         instances: config.limits.instances,
-        memory: u64::MAX,
     };
     Engine::new(settings, Some(&config.cache_dir.join("code")))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }
 
-/// Engine and configuration, shared by what is loaded with them.
+/// What this machine has.
+fn machine(config: &Config) -> Result<Machine, Ended> {
+    // Where an invocation's own files go.
+    Machine::read(config, &std::env::temp_dir()).map_err(Ended::usage)
+}
+
+/// Engine and configuration, shared by what is loaded with them on this machine.
 fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
-    Ok((engine(&config)?, Arc::new(config)))
+    let engine = engine(&config)?.on(machine(&config)?);
+    Ok((engine, Arc::new(config)))
 }

@@ -9,10 +9,11 @@ mod reader;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::capability::InterfaceEntry;
+use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry};
 use crate::identity::{SpiffeId, TrustDomain};
 
 use layers::Layers;
@@ -59,6 +60,10 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// How log lines look.
     pub log: LogFormat,
+    /// What all workers together may use of this host's memory; three quarters of it where absent.
+    pub memory_budget: Option<ByteCount>,
+    /// What the operator says of the disk that workers' files lie on.
+    pub disk_type: Option<DiskType>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
@@ -82,6 +87,8 @@ pub struct LimitSettings {
     pub memory: ByteCount,
     /// The most that a worker's own declaration may raise that to.
     pub max_memory: ByteCount,
+    /// The most that a worker's own declaration may make of its weight.
+    pub max_cpu_shares: u32,
     /// Wall-clock time of one invocation.
     pub wall: Duration,
     /// CPU time of one invocation.
@@ -123,6 +130,10 @@ pub struct WorkerSettings {
     pub wall: Option<Duration>,
     /// Replaces the worker's own `max_cpu_ms` and the default.
     pub cpu: Option<Duration>,
+    /// Replaces the worker's own `cpu_shares` and the default.
+    pub cpu_shares: Option<u32>,
+    /// Demands on this host that are not held against it.
+    pub relax: Vec<Constraint>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
 }
@@ -196,6 +207,17 @@ impl Config {
             "json" => Ok(LogFormat::Json),
             _ => Err("must be \"text\" or \"json\""),
         });
+        let memory_budget = reader.optional("memory_budget", |reader, key| {
+            reader.mebibytes(key, 1..=u64::from(u32::MAX))
+        });
+        let disk_type = reader.optional("disk_type", |reader, key| {
+            reader.text(key, |text| match DiskType::parse(text) {
+                Some(kind) if kind != DiskType::Any => Ok(kind),
+                _ => {
+                    Err("must be \"ssd\", \"nvme\" or \"hdd\"; leave it empty where none is meant")
+                }
+            })
+        });
         let limits = LimitSettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
@@ -206,6 +228,8 @@ impl Config {
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
             log: log?,
+            memory_budget: memory_budget?,
+            disk_type: disk_type?,
             limits: limits?,
             workers,
             settings: Vec::new(),
@@ -223,6 +247,7 @@ impl LimitSettings {
         const DAY_MS: u64 = 86_400_000;
         let memory = reader.mebibytes("limits.memory_mb", 1..=16_384);
         let max_memory = reader.mebibytes("limits.max_memory_mb", 1..=16_384);
+        let max_cpu_shares = reader.number("limits.max_cpu_shares", cpu_shares());
         let wall = reader.milliseconds("limits.wall_ms", 1..=DAY_MS);
         let cpu = reader.milliseconds("limits.cpu_ms", 1..=DAY_MS);
         let input = reader.mebibytes("limits.input_mb", 1..=4096);
@@ -254,6 +279,7 @@ impl LimitSettings {
         Some(Self {
             memory: memory?,
             max_memory: max_memory?,
+            max_cpu_shares: u32::try_from(max_cpu_shares?).ok()?,
             wall: wall?,
             cpu: cpu?,
             input: input?,
@@ -269,6 +295,11 @@ impl LimitSettings {
             instances: u32::try_from(instances?).ok()?,
         })
     }
+}
+
+/// The weights that a worker may have.
+fn cpu_shares() -> RangeInclusive<u64> {
+    u64::from(*CPU_SHARES.start())..=u64::from(*CPU_SHARES.end())
 }
 
 impl fmt::Display for Origin {

@@ -13,11 +13,13 @@ use std::sync::Arc;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+pub use crate::machine::cores;
 pub use cache::{CodeCache, Origin};
 pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
 use crate::limits::Budget;
+use crate::machine::Machine;
 use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
@@ -26,19 +28,12 @@ pub struct Settings {
     /// Instances that may live at once; each costs about 4 GiB of address space and nothing else
     /// until it is used. 10,000 took 42 TiB and 35 ms at start, 30,000 failed (measured).
     pub instances: u32,
-    /// Memory that all guests may take together, in bytes.
-    pub memory: u64,
 }
 
 /// Threads that a runtime needs for this engine's guests: more than there are tokens to compute, so
 /// that one is left for short calls and for the host itself.
 pub fn threads() -> usize {
     cores() + 2
-}
-
-/// Cores that this process may use.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// Wasmtime's engine with the ticker that drives its epochs and the cache of compiled code.
@@ -49,6 +44,7 @@ pub struct Engine {
     cache: Arc<CodeCache>,
     gate: Arc<Gate>,
     budget: Arc<Budget>,
+    machine: Option<Arc<Machine>>,
 }
 
 /// Why a component could not be made ready to run.
@@ -78,8 +74,25 @@ impl Engine {
             ticker: Arc::new(ticker),
             cache: Arc::new(cache),
             gate,
-            budget: Arc::new(Budget::new(settings.memory)),
+            budget: Arc::new(Budget::new(u64::MAX)),
+            machine: None,
         })
+    }
+
+    /// The same engine, on this machine: a worker that asks for more than it has is refused, and all
+    /// guests together get no more than its memory budget.
+    #[must_use]
+    pub fn on(self, machine: Machine) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(machine.budget.get())),
+            machine: Some(Arc::new(machine)),
+            ..self
+        }
+    }
+
+    /// The machine that workers are placed on; without one, placement is not looked at.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.machine.as_deref()
     }
 
     /// Who computes when more guests want to than there are cores.

@@ -4,7 +4,9 @@
 //! which of them serves a call, must not enter this room.
 
 mod declared;
+mod held;
 mod load;
+mod placement;
 mod terms;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +19,8 @@ use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+
+pub use held::Held;
 
 /// A component that is loaded and ready.
 pub struct Worker {
@@ -36,6 +40,8 @@ pub struct Offered {
     pub capability: Capability,
     /// What one invocation may use.
     pub limits: Limits,
+    /// Every constraint, declared or not, and how it holds.
+    pub constraints: Vec<Held>,
     /// `verb:name`.
     pub id: Arc<str>,
 }

@@ -17,8 +17,13 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
     ("log", "text"),
+    // Three quarters of what there is.
+    ("memory_budget", ""),
+    ("disk_type", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
+    // Above the highest of the schema's own examples, which is 8192.
+    ("limits.max_cpu_shares", "10240"),
     ("limits.wall_ms", "30000"),
     ("limits.cpu_ms", "30000"),
     ("limits.input_mb", "64"),
@@ -41,6 +46,8 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "memory_mb",
     "wall_ms",
     "cpu_ms",
+    "cpu_shares",
+    "relax",
     "spiffe_id",
 ];
 
@@ -202,7 +209,7 @@ fn cache_dir(environment: &BTreeMap<String, String>) -> Option<String> {
     Some(base.join("crank").to_string_lossy().into_owned())
 }
 
-fn did_you_mean<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn did_you_mean<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
     // A section's name that was left out or added still finds its key.
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |key: &str| {

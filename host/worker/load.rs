@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{Load, Offered, Refused, Worker, terms};
+use super::held::Known;
+use super::{Load, Offered, Refused, Worker, placement, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -53,6 +54,22 @@ impl Loading<'_> {
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
         reasons.extend(terms::not_offered(&capabilities));
+        let known = Known {
+            weight: terms::weight(&self.config.limits, operator, &capabilities),
+            megabits: terms::megabits(&self.config.limits, &capabilities),
+            machine: self.engine.machine(),
+            relaxed: operator.map_or(&[], |operator| &operator.relax),
+        };
+        let limits = |capability: &Capability| {
+            let declared = capability.constraints.as_ref();
+            terms::limits(&self.config.limits, operator, declared, known.machine)
+        };
+        if let Some(machine) = known.machine {
+            reasons.extend(capabilities.iter().flat_map(|capability| {
+                let limits = limits(capability);
+                placement::refusals(capability, &limits, machine, known.relaxed, &stem)
+            }));
+        }
         let grants = match granted(
             &imports,
             &capabilities,
@@ -72,21 +89,19 @@ impl Loading<'_> {
             &component,
             &grants,
             Rates {
-                weight: terms::weight(&capabilities),
-                megabits: terms::megabits(&self.config.limits, &capabilities),
+                weight: known.weight,
+                megabits: known.megabits,
             },
         )
         .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
         let offered = capabilities
             .into_iter()
             .map(|capability| {
+                let limits = limits(&capability);
                 Arc::new(Offered {
                     id: capability.key().into(),
-                    limits: terms::limits(
-                        &self.config.limits,
-                        operator,
-                        capability.constraints.as_ref(),
-                    ),
+                    limits,
+                    constraints: known.held(&capability, &limits),
                     capability,
                 })
             })

@@ -9,5 +9,6 @@ mod hostile;
 mod http;
 mod limits;
 mod load;
+mod placement;
 mod support;
 mod tidy;

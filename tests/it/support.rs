@@ -89,17 +89,28 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    engine_with(cache, |_| {})
+    Engine::new(
+        Settings {
+            instances: INSTANCES,
+        },
+        Some(cache),
+    )
+    .expect("the engine starts")
 }
 
-/// The same, with other settings.
-pub fn engine_with(cache: &Path, tweak: impl FnOnce(&mut Settings)) -> Engine {
-    let mut settings = Settings {
-        instances: INSTANCES,
-        memory: u64::MAX,
-    };
-    tweak(&mut settings);
-    Engine::new(settings, Some(cache)).expect("the engine starts")
+/// A machine that has so much memory for workers, and not much else.
+pub fn machine(budget_mb: u32) -> Machine {
+    Machine {
+        cores: 4,
+        memory: None,
+        budget: ByteCount::mib(budget_mb),
+        disk: Disk {
+            kind: Some(DiskType::Hdd),
+            from: "this test".to_owned(),
+        },
+        disk_type: None,
+        gpus: Vec::new(),
+    }
 }
 
 /// The component of a guest of this repository, `hello-world`: built once in this process.
