@@ -24,7 +24,7 @@ pub const COMMAND: &str = "compile";
 /// How much lower the priority of a compiler is than the host's: calls come first.
 const NICE: i32 = 10;
 /// Wall-clock time of a compiler, in multiples of the CPU time that it may use: a low priority on a
-/// busy machine waits long. Only a child that does not compute at all comes to feel it.
+/// busy machine waits long. Meant for a child that does not compute at all.
 const PATIENCE: u32 = 10;
 /// What is read of a child's last words, in bytes.
 const WORDS: u64 = 4 << 10;
