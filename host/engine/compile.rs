@@ -6,14 +6,16 @@
 //! The bounds are the kernel's; a child that dies of one costs its component its place and the host
 //! nothing.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{ExitCode, ExitStatus, Stdio};
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustix::process::{Resource, Rlimit, Signal, nice, set_parent_process_death_signal, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getrlimit, nice, set_parent_process_death_signal, setrlimit,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
@@ -61,7 +63,7 @@ impl Compiler {
         ended.unwrap_or(Err(CompileError::Wall(wall)))
     }
 
-    fn start(&self) -> std::io::Result<Child> {
+    fn start(&self) -> io::Result<Child> {
         Command::new(&self.program)
             .arg0("crank")
             .arg(COMMAND)
@@ -88,15 +90,16 @@ impl Compiler {
         };
         let cap = self.artifact.saturating_add(1);
         let ((), code, words) = tokio::join!(send, read(stdout, cap), read(stderr, WORDS));
+        let lost = |error| CompileError::Refused(format!("cannot be compiled: {error}"));
+        let code = code.map_err(lost)?;
         if code.len() as u64 > self.artifact {
             return Err(CompileError::Artifact(self.artifact >> 20));
         }
-        let status = child.wait().await;
-        let status = status
-            .map_err(|error| CompileError::Refused(format!("cannot be compiled: {error}")))?;
+        let status = child.wait().await.map_err(lost)?;
         if status.success() {
             return Ok(code);
         }
+        let words = words.unwrap_or_default();
         let words = String::from_utf8_lossy(&words);
         let line: Vec<&str> = words.split_whitespace().collect();
         Err(self.refusal(status, &line.join(" ")))
@@ -122,13 +125,12 @@ impl Compiler {
     }
 }
 
-async fn read(pipe: Option<impl AsyncRead + Unpin>, cap: u64) -> Vec<u8> {
+async fn read(pipe: Option<impl AsyncRead + Unpin>, cap: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if let Some(pipe) = pipe {
-        // What could not be read is missed by whoever uses it: the child's status decides.
-        let _ = pipe.take(cap).read_to_end(&mut bytes).await;
+        pipe.take(cap).read_to_end(&mut bytes).await?;
     }
-    bytes
+    Ok(bytes)
 }
 
 /// The child's part: bounds this process, then compiles from standard input to standard output.
@@ -140,21 +142,22 @@ pub fn child(cpu_seconds: u64, memory: u64) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_out_of_memory(&error) => ExitCode::from(NO_MEMORY),
         Err(error) => {
-            eprint!("{error:#}");
+            // The host may not want all of it.
+            let _ = write!(io::stderr(), "{error:#}");
             ExitCode::from(REFUSED)
         }
     }
 }
 
-fn bound(cpu_seconds: u64, memory: u64) -> std::io::Result<()> {
-    let limit = |resource, current, maximum| {
-        setrlimit(
-            resource,
-            Rlimit {
-                current: Some(current),
-                maximum: Some(maximum),
-            },
-        )
+fn bound(cpu_seconds: u64, memory: u64) -> io::Result<()> {
+    let limit = |resource, current: u64, maximum: u64| {
+        // What this user may have at most, if that is less, holds too and cannot be raised.
+        let most = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let new = Rlimit {
+            current: Some(current.min(most)),
+            maximum: Some(maximum.min(most)),
+        };
+        setrlimit(resource, new)
     };
     // A second between the signal that tells and the one that ends for certain.
     limit(Resource::Cpu, cpu_seconds, cpu_seconds.saturating_add(1))?;
@@ -162,7 +165,8 @@ fn bound(cpu_seconds: u64, memory: u64) -> std::io::Result<()> {
     // that, which would make the limit depend on the number of cores.
     limit(Resource::Data, memory, memory)?;
     limit(Resource::Core, 0, 0)?;
-    // No orphan goes on computing when the host dies.
+    // No orphan goes on computing when the host dies. To the kernel the parent is a thread: one of
+    // the runtime's, which live as long as the host.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // Two favours that may be refused: calls come first, and where memory runs out, this goes first.
     let _ = nice(NICE);
@@ -172,14 +176,14 @@ fn bound(cpu_seconds: u64, memory: u64) -> std::io::Result<()> {
 
 fn translate() -> wasmtime::Result<()> {
     let mut component = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut component)?;
+    io::stdin().lock().read_to_end(&mut component)?;
     let engine = wasmtime::Engine::new(&super::code())?;
     let code = engine.precompile_component(&component)?;
-    std::io::stdout().lock().write_all(&code)?;
+    io::stdout().lock().write_all(&code)?;
     Ok(())
 }
 
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
-    let refused = |error: &std::io::Error| error.kind() == std::io::ErrorKind::OutOfMemory;
+    let refused = |error: &io::Error| error.kind() == io::ErrorKind::OutOfMemory;
     error.is::<wasmtime::OutOfMemory>() || error.downcast_ref().is_some_and(refused)
 }
