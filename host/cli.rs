@@ -4,6 +4,7 @@
 
 mod build;
 mod check;
+mod compile;
 mod demo;
 mod invoke;
 mod serve;
@@ -46,6 +47,8 @@ enum Command {
     Check(check::Check),
     Invoke(invoke::Invoke),
     Build(build::Build),
+    #[command(name = engine::COMPILE, hide = true)]
+    Compile(compile::Compile),
 }
 
 /// Where settings come from, for every command that loads workers.
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Invoke(invoke) => invoke.run(),
         Command::Build(build) => build.run(),
+        Command::Compile(compile) => return compile.run(),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -128,9 +132,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 }
 
 fn engine(config: &Config) -> Result<Engine, Ended> {
-    let settings = engine::Settings {
-        instances: config.limits.instances,
-    };
+    // Not by its path, where an update may have put another program meanwhile.
+    let settings = engine::Settings::new(&config.limits, "/proc/self/exe");
     Engine::new(settings, Some(&config.cache_dir.join("code")))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }

@@ -105,6 +105,12 @@ pub struct LimitSettings {
     pub network_mbps: u32,
     /// File of one component.
     pub component: ByteCount,
+    /// CPU time that compiling one component may take, in steps of a second.
+    pub compile: Duration,
+    /// Memory that compiling one component may take.
+    pub compile_memory: ByteCount,
+    /// Compiled code of one component.
+    pub artifact: ByteCount,
     /// Head of one request: request line and header fields.
     pub header: ByteCount,
     /// Target of one request.
@@ -256,6 +262,10 @@ impl LimitSettings {
         let hostcalls = reader.number("limits.hostcalls", 1..=1 << 40);
         let network_mbps = reader.number("limits.network_mbps", 1..=1_000_000);
         let component = reader.mebibytes("limits.component_mb", 1..=4096);
+        let compile = reader.milliseconds("limits.compile_ms", 1000..=DAY_MS);
+        // The compiler itself needs some 12 MiB, and 2 more for each core.
+        let compile_memory = reader.mebibytes("limits.compile_memory_mb", 64..=1 << 20);
+        let artifact = reader.mebibytes("limits.artifact_mb", 1..=16_384);
         // Hyper reads heads into a buffer of at least 8 KiB.
         let header = reader
             .number("limits.header_bytes", 8192..=1 << 20)
@@ -288,6 +298,9 @@ impl LimitSettings {
             hostcalls: hostcalls?,
             network_mbps: u32::try_from(network_mbps?).ok()?,
             component: component?,
+            compile: compile?,
+            compile_memory: compile_memory?,
+            artifact: artifact?,
             header: header?,
             uri: uri?,
             header_timeout: header_timeout?,

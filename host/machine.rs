@@ -70,6 +70,11 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// Bytes of memory that this process may use; 0 where nothing says.
+pub fn memory() -> u64 {
+    memory_under(Path::new("/")).map_or(0, |memory| memory.size.get())
+}
+
 impl Machine {
     /// Looks at the machine that this process runs on. Workers' files would lie in `files`, which need
     /// not exist yet.
@@ -83,7 +88,7 @@ impl Machine {
 
     /// The same, with the kernel's files under another root.
     fn read_under(root: &Path, config: &Config, files: &Path) -> Result<Self, MemoryUnknown> {
-        let memory = memory(root);
+        let memory = memory_under(root);
         let budget = match (config.memory_budget, &memory) {
             (Some(budget), _) => budget,
             (None, Some(memory)) => ByteCount::bytes(memory.size.get() / 4 * 3),
@@ -120,7 +125,7 @@ impl fmt::Display for Gpu {
 }
 
 /// The least of the machine's memory and of what each control group above this process allows.
-fn memory(root: &Path) -> Option<Memory> {
+fn memory_under(root: &Path) -> Option<Memory> {
     let mut sizes = cgroup_limits(root);
     sizes.extend(total(root));
     sizes.into_iter().min_by_key(|memory| memory.size)

@@ -118,8 +118,12 @@ fn print_host(config: &Config) -> Result<(), Ended> {
 }
 
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
-    let stop = stop_signal().map_err(Ended::usage)?;
-    let (listener, router, config) = ready(config, dir).await?;
+    let mut stop = Box::pin(stop_signal().map_err(Ended::usage)?);
+    let (listener, router, config) = tokio::select! {
+        ready = ready(config, dir) => ready?,
+        // Workers that still compile are left alone: whoever stops a host does not wait for them.
+        () = &mut stop => return Ok(()),
+    };
     let settings = api::Settings::from(config.as_ref());
     api::serve(listener, router, settings, stop)
         .await

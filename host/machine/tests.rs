@@ -27,7 +27,7 @@ const MEMINFO: (&str, &str) = (
 #[test]
 fn memory_is_the_least_of_the_machines_and_of_every_group_above() {
     let least = |files: &[(&str, &str)]| {
-        let memory = memory(tree(&[&[MEMINFO], files].concat()).path()).unwrap();
+        let memory = memory_under(tree(&[&[MEMINFO], files].concat()).path()).unwrap();
         (memory.size.get() >> 20, memory.from)
     };
     let total = (8192, "MemTotal of /proc/meminfo".to_owned());

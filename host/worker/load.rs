@@ -118,33 +118,25 @@ impl Loading<'_> {
         })
     }
 
-    /// Reads and compiles, on a thread where that may take its time.
+    /// Reads and compiles.
     async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
-        let engine = self.engine.clone();
+        let refused = |reason| self.refused(None, vec![reason]);
         let file = self.file.to_owned();
         let cap = self.config.limits.component.get();
-        let made = tokio::task::spawn_blocking(move || {
-            let bytes = read(&file, cap)?;
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let began = Instant::now();
-            let kib = bytes.len() >> 10;
-            let (component, origin) = engine
-                .component(&bytes, || {
-                    tracing::info!("compiling {name} ({kib} KiB), once: the code is kept")
-                })
-                .map_err(|error| error.to_string())?;
-            if origin == Origin::Compiled {
-                tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
-            }
-            Ok((component, origin))
-        })
-        .await
-        .unwrap_or_else(|panic| Err(format!("does not compile: {panic}")));
-        made.map_err(|reason| self.refused(None, vec![reason]))
+        let bytes = tokio::task::spawn_blocking(move || read(&file, cap)).await;
+        let bytes = bytes
+            .unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")))
+            .map_err(refused)?;
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let began = Instant::now();
+        let kib = bytes.len() >> 10;
+        let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
+        let made = self.engine.component(bytes.into(), compiling).await;
+        let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
+        if origin == Origin::Compiled {
+            tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
+        }
+        Ok((component, origin))
     }
 
     fn stem(&self) -> String {

@@ -2,6 +2,7 @@
 
 mod build;
 mod cli;
+mod compile;
 mod convert;
 mod events;
 mod fair;

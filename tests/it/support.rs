@@ -89,13 +89,16 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    Engine::new(
-        Settings {
-            instances: INSTANCES,
-        },
-        Some(cache),
-    )
-    .expect("the engine starts")
+    engine_with(&config(""), cache)
+}
+
+/// The same with the bounds of a configuration for compiling.
+pub fn engine_with(config: &Config, cache: &Path) -> Engine {
+    let settings = Settings {
+        instances: INSTANCES,
+        ..Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"))
+    };
+    Engine::new(settings, Some(cache)).expect("the engine starts")
 }
 
 /// A machine that has so much memory for workers, and not much else.
