@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
+use crate::tmp;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
 #[derive(Parser)]
@@ -78,6 +79,7 @@ pub fn run() -> ExitCode {
         Command::Invoke(invoke) => invoke.run(),
         Command::Build(build) => build.run(),
     };
+    tmp::finish();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended::Short(message)) => {
@@ -136,5 +138,8 @@ fn engine(config: &Config) -> Result<Engine, Ended> {
 
 /// Engine and configuration, shared by what is loaded with them.
 fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
+    if let Err(error) = tmp::sweep(&config.tmp_dir) {
+        tracing::warn!("{} is not swept: {error}", config.tmp_dir.display());
+    }
     Ok((engine(&config)?, Arc::new(config)))
 }

@@ -21,6 +21,10 @@ pub struct Limits {
     pub cpu: Duration,
     /// Bytes that the worker may hand the host at once: its answer, one event, one log line.
     pub output: usize,
+    /// Bytes in the invocation's /tmp; none: there is no /tmp.
+    pub storage: u64,
+    /// Files, directories and links in it.
+    pub files: u64,
 }
 
 /// What one invocation has used.
@@ -34,6 +38,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// The highest number of bytes in memories and tables.
     pub memory_peak: u64,
+    /// The highest number of bytes in /tmp, in whole blocks.
+    pub storage_peak: u64,
 }
 
 /// The limit that ended an invocation. It travels through the guest's stack as a typed error, so that
@@ -48,6 +54,8 @@ pub enum Stop {
     Deadline,
     /// Something handed to the host that is longer than the contract allows.
     Output,
+    /// More in /tmp than `Limits::storage` or `Limits::files`.
+    Storage,
 }
 
 impl fmt::Display for Stop {
@@ -57,6 +65,7 @@ impl fmt::Display for Stop {
             Stop::Cpu => "cpu limit reached",
             Stop::Deadline => "deadline passed",
             Stop::Output => "output limit reached",
+            Stop::Storage => "storage limit reached",
         })
     }
 }

@@ -13,6 +13,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("trust_domain", "crank.local"),
     // From XDG_CACHE_HOME or HOME.
     ("cache_dir", ""),
+    // Below cache_dir.
+    ("tmp_dir", ""),
     ("grace_ms", "10000"),
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
@@ -21,6 +23,9 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.max_memory_mb", "4096"),
     ("limits.wall_ms", "30000"),
     ("limits.cpu_ms", "30000"),
+    ("limits.tmp_mb", "0"),
+    ("limits.max_tmp_mb", "1024"),
+    ("limits.tmp_files", "10000"),
     ("limits.input_mb", "64"),
     ("limits.output_mb", "32"),
     ("limits.component_mb", "64"),
@@ -38,6 +43,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "memory_mb",
     "wall_ms",
     "cpu_ms",
+    "models",
     "spiffe_id",
 ];
 

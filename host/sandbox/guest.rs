@@ -10,6 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
+use super::files::{Files, FilesView};
 use super::pace::Pace;
 use crate::bindings::crank::worker::{events, log, types};
 use crate::limits::{Limits, Meter, Stop};
@@ -35,6 +36,7 @@ pub(crate) struct Guest {
     pub deadline: Instant,
     /// The guest's last words, if it panicked.
     pub panic: Option<String>,
+    pub files: Files,
     worker: Arc<str>,
     request: String,
     events: Option<mpsc::Sender<Event>>,
@@ -63,6 +65,7 @@ impl Guest {
             limits,
             deadline,
             panic: None,
+            files: Files::new(None, &limits),
             worker,
             request,
             events,
@@ -85,8 +88,32 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Files and the table that they are opened in.
+    pub fn files(&mut self) -> FilesView<'_> {
+        FilesView::new(&mut self.files, &mut Wasi::made(&mut self.wasi).table)
+    }
+}
+
+impl Wasi {
+    /// Made when the guest first asks, since most never do.
+    fn made(wasi: &mut Option<Box<Self>>) -> &mut Self {
+        wasi.get_or_insert_with(|| {
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(RESOURCES);
+            Box::new(Self {
+                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
+                table,
+            })
+        })
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
+        if let Some(wasi) = self.wasi.take() {
+            self.files.close(wasi.table);
+        }
         if self.log_dropped > 0 {
             tracing::warn!(
                 target: "worker", worker = %self.worker, request_id = %self.request,
@@ -96,18 +123,10 @@ impl Drop for Guest {
     }
 }
 
-/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams. Made when
-/// the guest first asks, since most never do.
+/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams.
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| {
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(RESOURCES);
-            Box::new(Wasi {
-                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
-                table,
-            })
-        });
+        let wasi = Wasi::made(&mut self.wasi);
         WasiCtxView {
             ctx: &mut wasi.ctx,
             table: &mut wasi.table,

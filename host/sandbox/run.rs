@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
+use super::files::Files;
 use super::pace::{Pace, Paced};
 use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
 use crate::bindings::crank::worker::types;
@@ -48,6 +49,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let worker = sandbox.worker.clone();
     let guest = Guest::new(pace.clone(), worker, id, limits, deadline, events);
     let mut store = store(&sandbox.engine, guest);
+    store.data_mut().files = Files::new(sandbox.files.clone(), &limits);
     let began = Instant::now();
     let mut start = Duration::ZERO;
     let ended = braked(&sandbox.engine, &pace, deadline, async {
@@ -62,6 +64,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         run: began.elapsed().saturating_sub(start),
         cpu: pace.used(),
         memory_peak: store.data().meter.peak(),
+        storage_peak: store.data().files.peak(),
     };
     let result = match ended {
         Ok(answer) => outcome::answer(answer, limits.output),

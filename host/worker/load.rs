@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{Load, Offered, Refused, Worker, terms};
+use super::{Load, Offered, Refused, Worker, storage, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -21,6 +21,8 @@ const DECLARE: Limits = Limits {
     wall: Duration::from_secs(10),
     cpu: Duration::from_secs(2),
     output: 4 << 20,
+    storage: 0,
+    files: 0,
 };
 
 /// One component on its way to being a worker.
@@ -61,6 +63,9 @@ impl Loading<'_> {
                 return Err(refused(reasons));
             }
         };
+        let files = storage::source(self.config, operator, &grants, &capabilities)
+            .await
+            .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
         let sandbox = Sandbox::new(
             self.engine,
@@ -69,7 +74,8 @@ impl Loading<'_> {
             &grants,
             terms::weight(&capabilities),
         )
-        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?
+        .with_files(files);
         let offered = capabilities
             .into_iter()
             .map(|capability| {

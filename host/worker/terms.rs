@@ -64,10 +64,6 @@ pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
                 given.network_bandwidth_mbps.is_some(),
             ),
             (
-                "model_storage_mb",
-                given.model_storage_mb.is_some_and(|mb| mb > 0),
-            ),
-            (
                 "vector_index_mb",
                 given.vector_index_mb.is_some_and(|mb| mb > 0),
             ),
@@ -102,6 +98,9 @@ pub(super) fn limits(
     let cpu = declared
         .and_then(|declared| declared.max_cpu_ms)
         .map(|ms| Duration::from_millis(ms.into()));
+    let storage = declared
+        .and_then(|declared| declared.tmp_storage_mb)
+        .map(|mb| ByteCount::mib(mb).min(default.max_tmp));
     Limits {
         memory: operator
             .and_then(|operator| operator.memory)
@@ -116,6 +115,8 @@ pub(super) fn limits(
             .or(cpu)
             .unwrap_or(default.cpu),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
+        storage: storage.unwrap_or(default.tmp).get(),
+        files: default.tmp_files,
     }
 }
 
