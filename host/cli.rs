@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
@@ -136,8 +137,19 @@ fn engine(config: &Config) -> Result<Engine, Ended> {
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }
 
+/// Takes all the file handles that the system allows: connections and guests' files share them, and
+/// the soft limit is for programs that still use `select`.
+fn raise_handles() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
+}
+
 /// Engine and configuration, shared by what is loaded with them.
 fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
+    raise_handles();
     if let Err(error) = tmp::sweep(&config.tmp_dir) {
         tracing::warn!("{} is not swept: {error}", config.tmp_dir.display());
     }

@@ -8,5 +8,6 @@ mod fair;
 mod hostile;
 mod http;
 mod load;
+mod storage;
 mod support;
 mod tidy;
