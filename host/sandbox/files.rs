@@ -57,7 +57,7 @@ impl Models {
 }
 
 /// The files of one invocation.
-pub(super) struct Files {
+pub(crate) struct Files {
     source: Option<Source>,
     account: Shared,
     quota: u64,
@@ -128,7 +128,7 @@ impl fmt::Display for NoTmp {
 impl std::error::Error for NoTmp {}
 
 /// Files and resource table, as the data of the host functions of `wasi:filesystem`.
-pub(super) struct FilesView<'a> {
+pub(crate) struct FilesView<'a> {
     files: &'a mut Files,
     table: &'a mut ResourceTable,
 }

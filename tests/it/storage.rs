@@ -209,7 +209,7 @@ fn nothing_is_left_and_nobody_sees_anothers_files() {
     run(async {
         let tmp = dir();
         let router = files(&tmp, "limits.tmp_mb = 64").await;
-        let begun = |name: &str| vec![make(name, 1), on("wait", "", 1000), path("list", ".", "")];
+        let begun = |name: &str| vec![make(name, 1), on("wait", "", 2000), path("list", ".", "")];
         let (one, other) = (script(&begun("one")), script(&begun("other")));
         let dropped = script(&[
             make("dropped", MB),
@@ -227,7 +227,10 @@ fn nothing_is_left_and_nobody_sees_anothers_files() {
         });
         assert_eq!(answers.0["results"][2], "one");
         assert_eq!(answers.1["results"][2], "other");
-        assert_eq!(scratch(tmp.path()), 1, "those that have ended left nothing");
+        until("those that have ended left nothing", || {
+            scratch(tmp.path()) == 1
+        })
+        .await;
         dropped.abort();
         until("what was dropped is gone", || scratch(tmp.path()) == 0).await;
 

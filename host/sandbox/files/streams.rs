@@ -96,14 +96,13 @@ impl OutputStream for Output {
         if let Some(at) = &mut self.at {
             *at = at.saturating_add(len);
         }
-        let under_way = UnderWay(self.key, self.account.clone());
-        let file = self.file.clone();
+        let under_way = UnderWay {
+            key: self.key,
+            account: self.account.clone(),
+            file: self.file.clone(),
+        };
         self.state = State::Writing(spawn_blocking(move || {
-            let written = file.write_all_at(&bytes, at);
-            // Before the account hears of it: what has lost its last handle is then gone.
-            drop(file);
-            drop(under_way);
-            written
+            under_way.file.write_all_at(&bytes, at)
         }));
         Ok(())
     }
@@ -132,11 +131,16 @@ impl OutputStream for Output {
 }
 
 /// A write that is on its way to the disk, also one that never gets there.
-struct UnderWay(Key, Shared);
+struct UnderWay {
+    key: Key,
+    account: Shared,
+    /// Closed after the account has heard of the end: until then the key is this file's.
+    file: Arc<File>,
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        lock(&self.1).written(self.0);
+        lock(&self.account).written(self.key);
     }
 }
 
