@@ -16,11 +16,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
 use crate::machine::Machine;
+use crate::tmp;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
 #[derive(Parser)]
@@ -83,6 +85,7 @@ pub fn run() -> ExitCode {
         Command::Build(build) => build.run(),
         Command::Compile(compile) => return compile.run(),
     };
+    tmp::finish();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended::Short(message)) => {
@@ -140,12 +143,25 @@ fn engine(config: &Config) -> Result<Engine, Ended> {
 
 /// What this machine has.
 fn machine(config: &Config) -> Result<Machine, Ended> {
-    // Where an invocation's own files go.
-    Machine::read(config, &std::env::temp_dir()).map_err(Ended::usage)
+    Machine::read(config, &config.tmp_dir).map_err(Ended::usage)
+}
+
+/// Takes all the file handles that the system allows: connections and guests' files share them, and
+/// the soft limit is for programs that still use `select`.
+fn raise_handles() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
 }
 
 /// Engine and configuration, shared by what is loaded with them on this machine.
 fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
+    raise_handles();
+    if let Err(error) = tmp::sweep(&config.tmp_dir) {
+        tracing::warn!("{} is not swept: {error}", config.tmp_dir.display());
+    }
     let engine = engine(&config)?.on(machine(&config)?);
     Ok((engine, Arc::new(config)))
 }

@@ -52,6 +52,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// Where compiled components are kept.
     pub cache_dir: PathBuf,
+    /// Where the scratch directories of invocations are made.
+    pub tmp_dir: PathBuf,
     /// How long calls in flight may take to end once the host stops.
     pub grace: Duration,
     /// `Host` names that are served beside the loopback ones, in lower case, perhaps with a port.
@@ -93,6 +95,12 @@ pub struct LimitSettings {
     pub wall: Duration,
     /// CPU time of one invocation.
     pub cpu: Duration,
+    /// The /tmp of one invocation, where the worker declares nothing. None: there is no /tmp.
+    pub tmp: ByteCount,
+    /// The most that a worker's own declaration may raise that to.
+    pub max_tmp: ByteCount,
+    /// Files, directories and links in the /tmp of one invocation.
+    pub tmp_files: u64,
     /// Body of one request.
     pub input: ByteCount,
     /// Answer of one invocation, its events included.
@@ -140,6 +148,8 @@ pub struct WorkerSettings {
     pub cpu_shares: Option<u32>,
     /// Demands on this host that are not held against it.
     pub relax: Vec<Constraint>,
+    /// The directory that this worker may read as `/models`.
+    pub models: Option<PathBuf>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
 }
@@ -205,6 +215,7 @@ impl Config {
         let listen = reader.listen("listen");
         let trust_domain = reader.text("trust_domain", TrustDomain::parse);
         let cache_dir = reader.path("cache_dir");
+        let tmp_dir = reader.path_or("tmp_dir", cache_dir.as_ref().map(|dir| dir.join("tmp")));
         let grace = reader.milliseconds("grace_ms", 0..=600_000);
         let allowed_hosts = reader.list("allowed_hosts", reader::host);
         let allowed_origins = reader.list("allowed_origins", reader::origin);
@@ -230,6 +241,7 @@ impl Config {
             listen: listen?,
             trust_domain: trust_domain?,
             cache_dir: cache_dir?,
+            tmp_dir: tmp_dir?,
             grace: grace?,
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
@@ -256,6 +268,9 @@ impl LimitSettings {
         let max_cpu_shares = reader.number("limits.max_cpu_shares", cpu_shares());
         let wall = reader.milliseconds("limits.wall_ms", 1..=DAY_MS);
         let cpu = reader.milliseconds("limits.cpu_ms", 1..=DAY_MS);
+        let tmp = reader.mebibytes("limits.tmp_mb", 0..=1 << 20);
+        let max_tmp = reader.mebibytes("limits.max_tmp_mb", 0..=1 << 20);
+        let tmp_files = reader.number("limits.tmp_files", 1..=1_000_000);
         let input = reader.mebibytes("limits.input_mb", 1..=4096);
         let output = reader.mebibytes("limits.output_mb", 1..=4096);
         let hostcall = reader.mebibytes("limits.hostcall_mb", 1..=1 << 20);
@@ -292,6 +307,9 @@ impl LimitSettings {
             max_cpu_shares: u32::try_from(max_cpu_shares?).ok()?,
             wall: wall?,
             cpu: cpu?,
+            tmp: tmp?,
+            max_tmp: max_tmp?,
+            tmp_files: tmp_files?,
             input: input?,
             output: output?,
             hostcall: hostcall?,

@@ -17,6 +17,8 @@ pub mod machine;
 
 pub mod policy;
 
+pub mod tmp;
+
 pub mod engine;
 
 pub mod bindings;

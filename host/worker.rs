@@ -7,6 +7,7 @@ mod declared;
 mod held;
 mod load;
 mod placement;
+mod storage;
 mod terms;
 
 use std::path::{Path, PathBuf};
@@ -85,6 +86,7 @@ struct Load {
     in_flight: AtomicUsize,
     calls: AtomicU64,
     memory_peak: AtomicU64,
+    storage_peak: AtomicU64,
     cpu_peak: AtomicU64,
     cpu_total: AtomicU64,
     run_peak: AtomicU64,
@@ -100,6 +102,8 @@ pub struct Observed {
     pub calls: u64,
     /// Bytes of memories and tables.
     pub memory_peak: u64,
+    /// Bytes in /tmp.
+    pub storage_peak: u64,
     /// Time spent running.
     pub cpu_peak: Duration,
     /// Wall-clock time.
@@ -182,6 +186,7 @@ impl Worker {
             in_flight: self.load.in_flight.load(Relaxed),
             calls: self.load.calls.load(Relaxed),
             memory_peak: self.load.memory_peak.load(Relaxed),
+            storage_peak: self.load.storage_peak.load(Relaxed),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
             sent_peak: self.load.sent_peak.load(Relaxed),
@@ -196,6 +201,7 @@ impl Load {
         self.calls.fetch_add(1, Relaxed);
         self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
+        raise(&self.storage_peak, usage.storage_peak);
         raise(&self.cpu_peak, nanos(usage.cpu));
         raise(&self.sent_peak, usage.sent);
         raise(&self.run_peak, nanos(usage.start + usage.run));

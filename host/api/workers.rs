@@ -72,6 +72,7 @@ fn capability(offered: &Offered, observed: &Observed) -> Value {
 fn highest_use(constraint: Constraint, observed: &Observed) -> Option<f64> {
     match constraint {
         Constraint::MaxMemoryMb => Some(observed.memory_peak as f64 / f64::from(1 << 20)),
+        Constraint::TmpStorageMb => Some(observed.storage_peak as f64 / f64::from(1 << 20)),
         Constraint::MaxCpuMs => Some(ms(observed.cpu_peak)),
         // The constraint is a rate, of which a bucket holds a second: the most that one invocation sent.
         Constraint::NetworkBandwidthMbps => Some(observed.sent_peak as f64 * 8e-6),

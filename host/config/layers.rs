@@ -13,6 +13,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("trust_domain", "crank.local"),
     // From XDG_CACHE_HOME or HOME.
     ("cache_dir", ""),
+    // Below cache_dir.
+    ("tmp_dir", ""),
     ("grace_ms", "10000"),
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
@@ -26,6 +28,9 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.max_cpu_shares", "10240"),
     ("limits.wall_ms", "30000"),
     ("limits.cpu_ms", "30000"),
+    ("limits.tmp_mb", "0"),
+    ("limits.max_tmp_mb", "1024"),
+    ("limits.tmp_files", "10000"),
     ("limits.input_mb", "64"),
     ("limits.output_mb", "32"),
     ("limits.hostcall_mb", "1024"),
@@ -51,6 +56,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "cpu_ms",
     "cpu_shares",
     "relax",
+    "models",
     "spiffe_id",
 ];
 

@@ -99,6 +99,22 @@ impl Reader {
         })
     }
 
+    /// A path that lies somewhere else where nobody names it.
+    pub(super) fn path_or(&mut self, key: &str, default: Option<PathBuf>) -> Option<PathBuf> {
+        self.take(key, |value| {
+            let text = value.as_str().ok_or("must be a text in quotes")?;
+            let path = match (text, default) {
+                ("", Some(default)) => default,
+                ("", None) => {
+                    return Err("is not set, and has no place without cache_dir".to_owned());
+                }
+                (text, _) => PathBuf::from(text),
+            };
+            let shown = Value::String(path.to_string_lossy().into_owned());
+            Ok((path, shown))
+        })
+    }
+
     pub(super) fn number(&mut self, key: &str, allowed: RangeInclusive<u64>) -> Option<u64> {
         self.take(key, |value| {
             let number = number(value, &allowed)?;
@@ -222,6 +238,11 @@ impl Reader {
             relax: self
                 .worker_key(stem, section, "relax", relaxed)
                 .unwrap_or_default(),
+            models: self.worker_key(stem, section, "models", |value| {
+                let text = value.as_str().filter(|text| !text.is_empty());
+                text.map(PathBuf::from)
+                    .ok_or_else(|| "must be the path of a directory, in quotes".to_owned())
+            }),
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())

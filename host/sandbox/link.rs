@@ -3,12 +3,12 @@
 use wasmtime::component::{Component, HasData, HasSelf, InstancePre, Linker};
 use wasmtime_wasi::cli::{WasiCli, WasiCliView};
 use wasmtime_wasi::clocks::{WasiClocks, WasiClocksView};
-use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemView};
 use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random};
 use wasmtime_wasi::random::WasiRandom;
 use wasmtime_wasi::{ResourceTable, WasiView};
 
 use super::Guest;
+use super::files::HasFiles;
 use crate::bindings::crank::worker::{events, log};
 use crate::engine::Engine;
 use crate::policy::{Grants, Interface};
@@ -70,10 +70,13 @@ fn link(l: &mut Linker<Guest>, interface: Interface) -> wasmtime::Result<()> {
             cli::terminal_stdout::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
             cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)
         }
-        // Types alone, no preopened directory: there is nothing to open.
         Interface::WasiFilesystem => {
-            filesystem::types::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)?;
-            filesystem::preopens::add_to_linker::<_, WasiFilesystem>(l, Guest::filesystem)
+            filesystem::types::add_to_linker::<_, HasFiles>(l, Guest::files)?;
+            // By hand, since to make /tmp may wait for a disk and wasmtime-wasi's own function may not.
+            l.instance("wasi:filesystem/preopens@0.2.12")?
+                .func_wrap_async("get-directories", |mut store, ()| {
+                    Box::new(async move { Ok((store.data_mut().files().preopens().await?,)) })
+                })
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use super::Payload;
+use super::files::NoTmp;
 use super::guest::escaped;
 use crate::bindings::crank::worker::types;
 use crate::error::{Code, Failure, Fault};
@@ -53,8 +54,15 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
                 Code::Deadline,
                 "what the worker sends does not fit through its network bandwidth in time",
             ),
+            Stop::Storage => (
+                Code::StorageLimit,
+                "the worker wrote more files, or more into them, than it may",
+            ),
         };
         return Failure::new(code, message);
+    }
+    if let Some(error) = error.downcast_ref::<NoTmp>() {
+        return Failure::internal(error);
     }
     if let Some(panic) = panic {
         return Failure::new(Code::Trapped, "the worker panicked").with_cause(panic);

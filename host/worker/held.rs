@@ -73,8 +73,11 @@ impl Known<'_> {
             Constraint::NetworkBandwidthMbps => {
                 (self.megabits.into(), "token bucket over answers and events")
             }
-            // There is no /tmp yet: nothing can be written.
-            Constraint::TmpStorageMb => (0, "quota"),
+            Constraint::TmpStorageMb => (limits.storage >> 20, "quota"),
+            Constraint::ModelStorageMb => {
+                let allowed = declared.and_then(Value::as_u64).unwrap_or(0);
+                (allowed, "quota")
+            }
             _ => return (None, "not offered: refused where declared"),
         };
         (Some(value.into()), enforced)

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::held::Known;
-use super::{Load, Offered, Refused, Worker, placement, terms};
+use super::{Load, Offered, Refused, Worker, placement, storage, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -26,6 +26,8 @@ const DECLARE: Limits = Limits {
         bytes: 4 << 20,
         items: 10_000,
     },
+    storage: 0,
+    files: 0,
 };
 
 /// One component on its way to being a worker.
@@ -82,6 +84,9 @@ impl Loading<'_> {
                 return Err(refused(reasons));
             }
         };
+        let files = storage::source(self.config, operator, &grants, &capabilities)
+            .await
+            .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
         let sandbox = Sandbox::new(
             self.engine,
@@ -93,7 +98,8 @@ impl Loading<'_> {
                 megabits: known.megabits,
             },
         )
-        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?
+        .with_files(files);
         let offered = capabilities
             .into_iter()
             .map(|capability| {

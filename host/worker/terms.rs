@@ -61,10 +61,6 @@ pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
                 given.disk_storage_gb.is_some_and(|gb| gb > 0),
             ),
             (
-                "model_storage_mb",
-                given.model_storage_mb.is_some_and(|mb| mb > 0),
-            ),
-            (
                 "vector_index_mb",
                 given.vector_index_mb.is_some_and(|mb| mb > 0),
             ),
@@ -100,6 +96,9 @@ pub(super) fn limits(
     let cpu = declared
         .and_then(|declared| declared.max_cpu_ms)
         .map(|ms| Duration::from_millis(ms.into()));
+    let storage = declared
+        .and_then(|declared| declared.tmp_storage_mb)
+        .map(|mb| ByteCount::mib(mb).min(default.max_tmp));
     Limits {
         memory: machine
             .map_or(memory, |machine| memory.min(machine.budget))
@@ -116,6 +115,8 @@ pub(super) fn limits(
             bytes: default.hostcall.get(),
             items: default.hostcalls,
         },
+        storage: storage.unwrap_or(default.tmp).get(),
+        files: default.tmp_files,
     }
 }
 

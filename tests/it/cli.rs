@@ -200,7 +200,7 @@ fn print_config_says_what_holds_and_where_it_came_from() {
 }
 
 /// A serving program, killed if the test fails.
-pub struct Serving(Child, pub String);
+pub struct Serving(pub Child, pub String);
 
 impl Serving {
     pub fn start(dir: &Path, extra: &[&str]) -> Self {
@@ -228,7 +228,7 @@ impl Serving {
         Self(child, url)
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }

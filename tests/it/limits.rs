@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 
 use crate::support::component::{Wat, capability};
 use crate::support::{
-    call, code, config, dir, done, engine, failure, guest, hostile, invoke, place, router, run,
+    call, code, config, dir, done, engine, failure, guest, hostile, invoke, machine, place, router,
+    run,
 };
 
 /// The hostile worker on a host that gives so many MiB to all guests together.

@@ -11,5 +11,6 @@ mod http;
 mod limits;
 mod load;
 mod placement;
+mod storage;
 mod support;
 mod tidy;

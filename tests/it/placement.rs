@@ -8,7 +8,7 @@ use crank::capability::{Constraint, DiskType, GpuType};
 use crank::config::ByteCount;
 use crank::engine::Engine;
 use crank::error::Code;
-use crank::machine::{Disk, Gpu, Machine};
+use crank::machine::{Gpu, Machine};
 use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
 use crank::worker::{Held, Offered};
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Serving, output, path};
 use crate::support::component::{Wat, capability};
-use crate::support::{code, config, dir, engine, place, run};
+use crate::support::{code, config, dir, engine, machine, place, run};
 
 /// One for this file, on no machine.
 static ENGINE: LazyLock<Engine> =

@@ -12,9 +12,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use crank::api;
-use crank::config::Config;
+use crank::capability::DiskType;
+use crank::config::{ByteCount, Config};
 use crank::engine::{Engine, Settings};
 use crank::error::{Code, Failure};
+use crank::machine::{Disk, Machine};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Answer, Call, Router};
 use crank::sandbox::Payload;
