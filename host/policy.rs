@@ -53,6 +53,13 @@ impl Import {
         }
     }
 
+    /// Whether this host provides it, at the version that is asked for.
+    pub fn is_offered(&self) -> bool {
+        OFFERS
+            .iter()
+            .any(|offer| offer.provides(self) && offer.speaks(self.version.as_ref()))
+    }
+
     /// The import's name without its version, as an entry would name it.
     fn path(&self) -> String {
         format!("{}:{}/{}", self.namespace, self.package, self.interface)
