@@ -90,7 +90,7 @@ impl Compiler {
         };
         let cap = self.artifact.saturating_add(1);
         let ((), code, words) = tokio::join!(send, read(stdout, cap), read(stderr, WORDS));
-        let lost = |error| CompileError::Refused(format!("cannot be compiled: {error}"));
+        let lost = |error: io::Error| CompileError::Refused(format!("cannot be compiled: {error}"));
         let code = code.map_err(lost)?;
         if code.len() as u64 > self.artifact {
             return Err(CompileError::Artifact(self.artifact >> 20));
