@@ -129,6 +129,15 @@ pub struct LimitSettings {
     pub body_timeout: Duration,
     /// Component instances at once: the size of the pool.
     pub instances: u32,
+    /// Invocations at once that callers asked for. The instances beyond are for calls that workers make
+    /// of each other.
+    pub concurrency: usize,
+    /// Invocations of one worker at once.
+    pub worker_concurrency: usize,
+    /// Calls that may wait for one worker.
+    pub queue: usize,
+    /// The most that a worker's own `slo_bid` counts for.
+    pub max_slo_bid: u32,
 }
 
 /// A section `[workers."FILE-STEM"]`.
@@ -150,6 +159,8 @@ pub struct WorkerSettings {
     pub relax: Vec<Constraint>,
     /// The directory that this worker may read as `/models`.
     pub models: Option<PathBuf>,
+    /// Replaces the default of invocations at once.
+    pub concurrency: Option<usize>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
 }
@@ -293,6 +304,24 @@ impl LimitSettings {
         let body_timeout = reader.milliseconds("limits.body_timeout_ms", 100..=600_000);
         // 10,000 slots take 42 TiB of address space; 30,000 no longer fit.
         let instances = reader.number("limits.instances", 1..=10_000);
+        let three_quarters = instances.map_or(1, |count| (count * 3 / 4).max(1));
+        let concurrency = reader.number_or("limits.concurrency", 1..=10_000, three_quarters);
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let worker_concurrency = reader.number_or(
+            "limits.worker_concurrency",
+            1..=10_000,
+            (8 * cores).clamp(32, 10_000),
+        );
+        let queue = reader.number("limits.queue", 0..=10_000);
+        let max_slo_bid = reader.number("limits.max_slo_bid", 0..=1_000_000);
+        if let (Some(concurrency), Some(instances)) = (concurrency, instances)
+            && concurrency > instances
+        {
+            reader.problem(
+                "limits.concurrency",
+                "must not be more than limits.instances: each invocation needs one",
+            );
+        }
         if let (Some(header), Some(uri)) = (header, uri)
             && uri > header
         {
@@ -324,6 +353,10 @@ impl LimitSettings {
             header_timeout: header_timeout?,
             body_timeout: body_timeout?,
             instances: u32::try_from(instances?).ok()?,
+            concurrency: usize::try_from(concurrency?).ok()?,
+            worker_concurrency: usize::try_from(worker_concurrency?).ok()?,
+            queue: usize::try_from(queue?).ok()?,
+            max_slo_bid: u32::try_from(max_slo_bid?).ok()?,
         })
     }
 }

@@ -1,9 +1,10 @@
-//! The way of a call: look up, validate, choose, run, validate.
+//! The way of a call: look up, choose, validate, admit, run, validate.
 //!
 //! Protocols must not enter this room: a call comes in as types and leaves as types.
 
 mod check;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 
+use crate::admission::Admission;
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
@@ -56,6 +58,8 @@ pub struct Answer {
     pub worker_id: Arc<str>,
     /// How the code that answered came to be ready.
     pub cold: Temperature,
+    /// How long it waited to be admitted.
+    pub queue: Duration,
     /// What it used.
     pub usage: Usage,
 }
@@ -63,15 +67,22 @@ pub struct Answer {
 /// Routes calls to the workers of a registry.
 pub struct Router {
     registry: Registry,
+    admission: Admission,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
 }
 
 impl Router {
-    /// A router over a registry.
+    /// A router over a registry, which admits calls as each worker's own limits say.
     pub fn new(registry: Registry) -> Self {
+        Self::with(registry, Admission::new(usize::MAX, || false))
+    }
+
+    /// A router over a registry, with what its workers share.
+    pub fn with(registry: Registry, admission: Admission) -> Self {
         Self {
             registry,
+            admission,
             checks: Semaphore::new(engine::cores()),
         }
     }
@@ -79,6 +90,11 @@ impl Router {
     /// What calls are routed by.
     pub fn registry(&self) -> &Registry {
         &self.registry
+    }
+
+    /// What its workers share.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
     }
 
     /// Answers one call. Dropping the future ends the invocation.
@@ -93,10 +109,56 @@ impl Router {
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
         let candidate = choose(candidates(names, &call)?, &call)?;
         let worker = &candidate.worker;
-        let answered = serve(&self.checks, candidate, call).await;
+        let answered = self.serve(candidate, call).await;
         answered.map_err(|mut failure| {
             failure.worker_id = Some(worker.id().to_string());
             failure
+        })
+    }
+
+    /// Checks, admits, runs and checks, all before one deadline.
+    async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
+        let Candidate { worker, offered } = candidate;
+        let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
+            timeout.min(offered.limits.wall)
+        });
+        let deadline = Instant::now() + wall;
+        let late = |_| {
+            Failure::new(
+                Code::Deadline,
+                "the deadline passed while a body was being checked",
+            )
+        };
+        let input = check::input(&self.checks, offered, call.input, &call.parameters);
+        let input = timeout_at(deadline.into(), input).await.map_err(late)??;
+        // Held until the output is checked: what it takes up until then is this invocation's.
+        let permit = self
+            .admission
+            .admit(worker.lane(), offered.bid, deadline)
+            .await?;
+        let cold = worker.temperature();
+        let traceparent = call
+            .traceparent
+            .map(|trace| ("traceparent".to_owned(), trace));
+        let invocation = Invocation {
+            id: call.request_id,
+            capability: offered.id.clone(),
+            input,
+            parameters: call.parameters,
+            caller: call.caller,
+            deadline,
+            context: traceparent.into_iter().collect(),
+            events: call.events,
+        };
+        let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
+        let output = check::output(&self.checks, offered, result?);
+        let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
+        Ok(Answer {
+            payload,
+            worker_id: worker.id().clone(),
+            cold,
+            queue: permit.waited(),
+            usage,
         })
     }
 }
@@ -130,7 +192,7 @@ fn candidates<'a>(
     }
 }
 
-/// The highest version that will do, by the worker with the fewest invocations in flight.
+/// The highest version that will do, by the worker with the fewest invocations in flight and waiting.
 fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate, Failure> {
     candidates
         .iter()
@@ -139,9 +201,10 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
             None => true,
         })
         .max_by_key(|candidate| {
+            let lane = candidate.worker.lane();
             (
                 &candidate.offered.capability.version,
-                std::cmp::Reverse(candidate.worker.observed().in_flight),
+                Reverse(lane.in_flight() + lane.queued()),
             )
         })
         .ok_or_else(|| {
@@ -154,46 +217,6 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
                 &format!("no version of it matches; there is {}", versions.join(", ")),
             )
         })
-}
-
-/// Checks, runs and checks, all before one deadline.
-async fn serve(checks: &Semaphore, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
-    let Candidate { worker, offered } = candidate;
-    let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
-        timeout.min(offered.limits.wall)
-    });
-    let deadline = Instant::now() + wall;
-    let late = |_| {
-        Failure::new(
-            Code::Deadline,
-            "the deadline passed while a body was being checked",
-        )
-    };
-    let input = check::input(checks, offered, call.input, &call.parameters);
-    let input = timeout_at(deadline.into(), input).await.map_err(late)??;
-    let cold = worker.temperature();
-    let traceparent = call
-        .traceparent
-        .map(|trace| ("traceparent".to_owned(), trace));
-    let invocation = Invocation {
-        id: call.request_id,
-        capability: offered.id.clone(),
-        input,
-        parameters: call.parameters,
-        caller: call.caller,
-        deadline,
-        context: traceparent.into_iter().collect(),
-        events: call.events,
-    };
-    let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
-    let output = check::output(checks, offered, result?);
-    let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
-    Ok(Answer {
-        payload,
-        worker_id: worker.id().clone(),
-        cold,
-        usage,
-    })
 }
 
 fn unknown(call: &Call, why: &str) -> Failure {

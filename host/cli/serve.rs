@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArgs, Ended};
+use crate::admission::Admission;
 use crate::api;
 use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
@@ -147,11 +148,10 @@ pub async fn ready(
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Ended::usage)?;
     tracing::info!("listening on http://{address}");
-    Ok((
-        listener,
-        Arc::new(Router::new(Registry::new(snapshot))),
-        config,
-    ))
+    let budget = engine.budget().clone();
+    let admission = Admission::new(config.limits.concurrency, move || budget.is_high());
+    let router = Router::with(Registry::new(snapshot), admission);
+    Ok((listener, Arc::new(router), config))
 }
 
 fn report(snapshot: &Snapshot, dir: &Path) {

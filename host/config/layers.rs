@@ -45,6 +45,12 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.header_timeout_ms", "10000"),
     ("limits.body_timeout_ms", "30000"),
     ("limits.instances", "1000"),
+    // Three quarters of limits.instances.
+    ("limits.concurrency", ""),
+    // Eight for each core, 32 at least.
+    ("limits.worker_concurrency", ""),
+    ("limits.queue", "256"),
+    ("limits.max_slo_bid", "100"),
 ];
 
 /// Keys of a section `[workers."FILE-STEM"]`.
@@ -57,6 +63,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "cpu_shares",
     "relax",
     "models",
+    "concurrency",
     "spiffe_id",
 ];
 

@@ -126,6 +126,21 @@ impl Reader {
         })
     }
 
+    /// A number whose default follows from something else.
+    pub(super) fn number_or(
+        &mut self,
+        key: &str,
+        allowed: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<u64> {
+        if let Some((Value::String(text), _)) = self.layers.values.get_mut(key)
+            && text.is_empty()
+        {
+            *text = default.to_string();
+        }
+        self.number(key, allowed)
+    }
+
     pub(super) fn milliseconds(
         &mut self,
         key: &str,
@@ -218,6 +233,9 @@ impl Reader {
         });
         let wall = self.worker_key(stem, section, "wall_ms", |value| number(value, &day_ms));
         let cpu = self.worker_key(stem, section, "cpu_ms", |value| number(value, &day_ms));
+        let concurrency = self.worker_key(stem, section, "concurrency", |value| {
+            number(value, &(1..=10_000))
+        });
         WorkerSettings {
             grants: self
                 .worker_key(stem, section, "grants", interfaces)
@@ -243,6 +261,7 @@ impl Reader {
                 text.map(PathBuf::from)
                     .ok_or_else(|| "must be the path of a directory, in quotes".to_owned())
             }),
+            concurrency: concurrency.and_then(|count| usize::try_from(count).ok()),
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())

@@ -95,6 +95,9 @@ fn values_without_sense_are_refused() {
         "[limits]\nmemory_mb = 0",
         "[limits]\nwall_ms = 0",
         "[limits]\ninstances = 100000",
+        "[limits]\ninstances = 10\nconcurrency = 11",
+        "[limits]\nconcurrency = \"\"\nworker_concurrency = 0",
+        "[workers.pdf]\nconcurrency = 0",
         "[limits]\nheader_bytes = 1",
         "[limits]\nheader_bytes = 8192\nuri_bytes = 9000",
         "[limits]\nmemory_mb = 1.5",
@@ -115,6 +118,23 @@ fn values_without_sense_are_refused() {
     ] {
         assert!(load(&[], file, &[]).is_err(), "{file} was accepted");
     }
+}
+
+/// What follows from other values follows from those that hold, and is shown as a number.
+#[test]
+fn concurrency_follows_from_instances_and_cores_unless_it_is_said() {
+    let config = load(&[], "[limits]\ninstances = 8\n", &[]).unwrap();
+    assert_eq!(config.limits.concurrency, 6);
+    assert!(config.limits.worker_concurrency >= 32);
+    let lines: Vec<String> = config.settings().iter().map(ToString::to_string).collect();
+    assert!(
+        lines.contains(&"limits.concurrency = 6  # default".to_owned()),
+        "{lines:?}"
+    );
+    let said = "[limits]\ninstances = 8\nconcurrency = 8\n[workers.pdf]\nconcurrency = 2";
+    let config = load(&[], said, &[]).unwrap();
+    assert_eq!(config.limits.concurrency, 8);
+    assert_eq!(config.workers["pdf"].concurrency, Some(2));
 }
 
 #[test]

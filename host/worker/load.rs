@@ -106,6 +106,7 @@ impl Loading<'_> {
                 let limits = limits(&capability);
                 Arc::new(Offered {
                     id: capability.key().into(),
+                    bid: terms::bid(&self.config.limits, capability.slo_bid),
                     limits,
                     constraints: known.held(&capability, &limits),
                     capability,
@@ -120,6 +121,7 @@ impl Loading<'_> {
             sandbox,
             origin,
             called: AtomicBool::new(false),
+            lane: Arc::new(terms::lane(&self.config.limits, operator)),
             load: Load::default(),
         })
     }

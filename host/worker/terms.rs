@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Lane;
 use crate::capability::{Capability, Constraints};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::DEFAULT_WEIGHT;
@@ -126,6 +127,20 @@ pub(super) fn megabits(default: &LimitSettings, capabilities: &[Capability]) -> 
         .iter()
         .find_map(|capability| capability.constraints.as_ref()?.network_bandwidth_mbps);
     declared.unwrap_or(default.network_mbps)
+}
+
+/// What a capability bids for its place in the worker's line, up to the operator's ceiling.
+pub(super) fn bid(default: &LimitSettings, declared: Option<f64>) -> f64 {
+    declared.unwrap_or_default().min(default.max_slo_bid.into())
+}
+
+/// How many invocations of the worker run at once, and how many calls wait for it.
+pub(super) fn lane(default: &LimitSettings, operator: Option<&WorkerSettings>) -> Lane {
+    let concurrency = operator.and_then(|operator| operator.concurrency);
+    Lane::new(
+        concurrency.unwrap_or(default.worker_concurrency),
+        default.queue,
+    )
 }
 
 /// The worker's weight against other workers: the operator's word for this file, else what its

@@ -1,5 +1,6 @@
 //! Crank from the outside: one binary, a file per feature.
 
+mod admission;
 mod build;
 mod cli;
 mod compile;
@@ -10,6 +11,7 @@ mod hostile;
 mod http;
 mod limits;
 mod load;
+mod mix;
 mod placement;
 mod storage;
 mod support;

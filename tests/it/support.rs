@@ -251,9 +251,13 @@ pub struct Host {
 impl Host {
     /// Serves with the default settings, but for what `tweak` changes.
     pub async fn start(tweak: impl FnOnce(&mut api::Settings)) -> Self {
-        LazyLock::force(&LOG);
         let files = ["hello-world", "document-conversion", "hostile"].map(guest);
-        let router = router(files.into(), "").await;
+        Self::of(router(files.into(), "").await, tweak).await
+    }
+
+    /// Serves what a router has.
+    pub async fn of(router: Arc<Router>, tweak: impl FnOnce(&mut api::Settings)) -> Self {
+        LazyLock::force(&LOG);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it has an address");
         let mut settings = api::Settings::from(&*config(""));
