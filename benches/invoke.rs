@@ -42,6 +42,14 @@ fn config() -> Config {
     Config::load(&[], None, std::env::vars()).expect("the defaults hold")
 }
 
+fn engine() -> Engine {
+    let settings = Settings {
+        instances: 100,
+        ..Settings::new(&config().limits, env!("CARGO_BIN_EXE_crank"))
+    };
+    Engine::new(settings, None).expect("an engine")
+}
+
 fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
     let snapshot = runtime.block_on(Snapshot::load(
         engine,
@@ -73,7 +81,7 @@ fn call() -> Call {
 /// Instantiate, call, drop: what wasmtime asks for, on the same engine settings, nothing else.
 fn bare(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
+    let engine = engine();
     let component = Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
     let mut linker = Linker::<()>::new(engine.wasm());
     linker
@@ -120,7 +128,7 @@ fn bare(c: &mut Criterion) {
 
 fn in_process(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
+    let engine = engine();
     let router = router(&runtime, &engine, &hello());
     let mut group = c.benchmark_group("hello");
     group.throughput(Throughput::Elements(1));
@@ -136,7 +144,7 @@ fn in_process(c: &mut Criterion) {
 
 fn over_http(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = Engine::new(Settings { instances: 100 }, None).expect("an engine");
+    let engine = engine();
     let router = Arc::new(router(&runtime, &engine, &hello()));
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))

@@ -67,9 +67,7 @@ fn measure(seconds: u64, core: usize) -> Value {
         .expect("threads");
     let dir = tempfile::tempdir().expect("a directory");
     let config = Arc::new(Config::load(&[], None, std::env::vars()).expect("the defaults hold"));
-    let settings = Settings {
-        instances: config.limits.instances,
-    };
+    let settings = Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"));
     let engine = Engine::new(settings, Some(dir.path())).expect("an engine");
     let file = dir.path().join("compute.wasm");
     std::fs::write(&file, worker()).expect("a file");

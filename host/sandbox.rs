@@ -4,6 +4,7 @@
 //! outcome is there, or when the future is dropped half-way. What is linked is what was granted.
 //! Registries, schemas and protocols must not enter this room.
 
+mod files;
 mod guest;
 mod link;
 mod outcome;
@@ -20,11 +21,12 @@ use wasmtime::component::{Component, InstancePre};
 use crate::bindings::exports::crank::worker::{capabilities, handler};
 use crate::engine::{Engine, Share};
 use crate::error::Failure;
-use crate::limits::{Limits, Usage};
+use crate::limits::{Bandwidth, Held, Limits, Usage};
 use crate::policy::Grants;
 
 pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declared;
 
+pub use files::{Models, Source};
 pub(crate) use guest::Guest;
 pub use link::imports;
 
@@ -39,7 +41,7 @@ pub struct Payload {
 
 /// One Server-Sent Event. `id` and `event` hold no line breaks; `event` is never the host's own
 /// `result` or `error`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Event {
     /// The event's id.
     pub id: Option<String>,
@@ -47,6 +49,8 @@ pub struct Event {
     pub event: Option<String>,
     /// The event's text.
     pub data: String,
+    /// Its memory, charged to the invocation for as long as the event waits for the caller.
+    _held: Held,
 }
 
 /// What one invocation is asked to do. The input has been validated.
@@ -86,11 +90,21 @@ pub struct Sandbox {
     pre: InstancePre<Guest>,
     handler: handler::GuestIndices,
     share: Arc<Share>,
+    bandwidth: Arc<Bandwidth>,
+    files: Option<Source>,
+}
+
+/// What all invocations of a worker have together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rates {
+    /// Its share of the CPU against other workers.
+    pub weight: u32,
+    /// Megabits (10^6) per second to its callers.
+    pub megabits: u32,
 }
 
 impl Sandbox {
-    /// Links a component to what it was granted, and to nothing else. `weight` is its share of the CPU
-    /// against other workers.
+    /// Links a component to what it was granted, and to nothing else.
     ///
     /// # Errors
     ///
@@ -100,7 +114,7 @@ impl Sandbox {
         worker: Arc<str>,
         component: &Component,
         grants: &Grants,
-        weight: u32,
+        rates: Rates,
     ) -> wasmtime::Result<Self> {
         let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
         let handler = handler::GuestIndices::new(&pre)?;
@@ -109,8 +123,15 @@ impl Sandbox {
             worker,
             pre,
             handler,
-            share: engine.gate().share(weight),
+            share: engine.gate().share(rates.weight),
+            bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
+            files: None,
         })
+    }
+
+    /// Gives its guests files.
+    pub fn with_files(self, files: Option<Source>) -> Self {
+        Self { files, ..self }
     }
 
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.

@@ -4,7 +4,10 @@
 //! which of them serves a call, must not enter this room.
 
 mod declared;
+mod held;
 mod load;
+mod placement;
+mod storage;
 mod terms;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +21,8 @@ use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+
+pub use held::Held;
 
 /// A component that is loaded and ready.
 pub struct Worker {
@@ -38,6 +43,8 @@ pub struct Offered {
     pub capability: Capability,
     /// What one invocation may use.
     pub limits: Limits,
+    /// Every constraint, declared or not, and how it holds.
+    pub constraints: Vec<Held>,
     /// What it bids for its place in the worker's line: its `slo_bid`, as far as the operator lets it
     /// count.
     pub bid: f64,
@@ -83,9 +90,11 @@ impl Temperature {
 struct Load {
     calls: AtomicU64,
     memory_peak: AtomicU64,
+    storage_peak: AtomicU64,
     cpu_peak: AtomicU64,
     cpu_total: AtomicU64,
     run_peak: AtomicU64,
+    sent_peak: AtomicU64,
 }
 
 /// The highest use that one invocation of a worker has made, and how busy the worker is.
@@ -101,10 +110,14 @@ pub struct Observed {
     pub calls: u64,
     /// Bytes of memories and tables.
     pub memory_peak: u64,
+    /// Bytes in /tmp.
+    pub storage_peak: u64,
     /// Time spent running.
     pub cpu_peak: Duration,
     /// Wall-clock time.
     pub wall_peak: Duration,
+    /// Bytes sent to the caller.
+    pub sent_peak: u64,
     /// Time spent running by all invocations that have ended, together.
     pub cpu_total: Duration,
 }
@@ -187,8 +200,10 @@ impl Worker {
             refused: self.lane.refused(),
             calls: self.load.calls.load(Relaxed),
             memory_peak: self.load.memory_peak.load(Relaxed),
+            storage_peak: self.load.storage_peak.load(Relaxed),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
+            sent_peak: self.load.sent_peak.load(Relaxed),
             cpu_total: Duration::from_nanos(self.load.cpu_total.load(Relaxed)),
         }
     }
@@ -200,7 +215,9 @@ impl Load {
         self.calls.fetch_add(1, Relaxed);
         self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
+        raise(&self.storage_peak, usage.storage_peak);
         raise(&self.cpu_peak, nanos(usage.cpu));
+        raise(&self.sent_peak, usage.sent);
         raise(&self.run_peak, nanos(usage.start + usage.run));
     }
 }

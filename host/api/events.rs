@@ -60,7 +60,7 @@ pub(super) async fn answer(
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
 
-    let mut text = String::new();
+    let mut text = Text::default();
     let first = tokio::select! {
         // Events first: those of a call that has already ended must come before its result.
         biased;
@@ -68,20 +68,13 @@ pub(super) async fn answer(
         outcome = &mut call => {
             let answer = outcome?;
             describe(&answer, headers);
-            result(&mut text, &answer.payload);
-            *response.body_mut() = Body::from(text);
+            result(&mut text.text, &answer.payload);
+            *response.body_mut() = Body::from(text.text);
             return Ok(response);
         }
         () = tokio::time::sleep(HEAD) => None,
     };
-    if let Some(event) = first {
-        write(
-            &mut text,
-            event.id.as_deref(),
-            event.event.as_deref(),
-            &event.data,
-        );
-    }
+    text.add(first.into_iter().collect());
     let unanswered = Unanswered(Some(id.clone()));
     let feed = Feed {
         text,
@@ -120,10 +113,37 @@ impl Future for Running {
     }
 }
 
+/// Events as they go out, with their charge to the invocation until they are on the wire.
+#[derive(Default)]
+struct Text {
+    text: String,
+    events: Vec<Event>,
+}
+
+impl Text {
+    fn add(&mut self, events: Vec<Event>) {
+        for event in &events {
+            write(
+                &mut self.text,
+                event.id.as_deref(),
+                event.event.as_deref(),
+                &event.data,
+            );
+        }
+        self.events = events;
+    }
+}
+
+impl AsRef<[u8]> for Text {
+    fn as_ref(&self) -> &[u8] {
+        self.text.as_bytes()
+    }
+}
+
 /// What is left to send of a stream.
 struct Feed {
     /// Written already, to be sent next.
-    text: String,
+    text: Text,
     events: mpsc::Receiver<Event>,
     call: Running,
     id: Arc<str>,
@@ -137,13 +157,13 @@ impl Feed {
     /// The next piece of the body, and what is left after it. `None` is the end.
     async fn next(feed: Option<Self>) -> Option<(Chunk, Option<Self>)> {
         let mut feed = feed?;
-        if feed.text.is_empty() && !feed.wait().await {
+        if feed.text.text.is_empty() && !feed.wait().await {
             let outcome = (&mut feed.call).await;
             feed.end(outcome);
-            return Some((Ok(feed.text.into()), None));
+            return Some((Ok(feed.text.text.into()), None));
         }
         let text = std::mem::take(&mut feed.text);
-        Some((Ok(text.into()), Some(feed)))
+        Some((Ok(Bytes::from_owner(text)), Some(feed)))
     }
 
     /// Waits for events and writes them down; without any, a heartbeat. `false` when the call has ended
@@ -154,18 +174,11 @@ impl Feed {
             biased;
             received = self.events.recv_many(&mut events, EVENTS_BUFFERED) => received,
             () = tokio::time::sleep(HEARTBEAT) => {
-                self.text.push_str(":\n\n");
+                self.text.text.push_str(":\n\n");
                 return true;
             }
         };
-        for event in events {
-            write(
-                &mut self.text,
-                event.id.as_deref(),
-                event.event.as_deref(),
-                &event.data,
-            );
-        }
+        self.text.add(events);
         received > 0
     }
 
@@ -173,12 +186,12 @@ impl Feed {
         self.unanswered.0 = None;
         let (code, worker) = match outcome {
             Ok(answer) => {
-                result(&mut self.text, &answer.payload);
+                result(&mut self.text.text, &answer.payload);
                 (None, Some(answer.worker_id.to_string()))
             }
             Err(failure) => {
                 write(
-                    &mut self.text,
+                    &mut self.text.text,
                     None,
                     Some("error"),
                     &problem::document(&failure, &self.id),

@@ -1,7 +1,7 @@
 //! What a Store holds for its guest, and the host functions that the guest may call.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tracing::Level;
@@ -10,9 +10,10 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
+use super::files::{Files, FilesView};
 use super::pace::Pace;
 use crate::bindings::crank::worker::{events, log, types};
-use crate::limits::{Limits, Meter, Stop};
+use crate::limits::{Bandwidth, Budget, Handed, Limits, Meter, Stop};
 
 /// The longest log line, in bytes; the rest is cut.
 const LOG_LINE: usize = 8 << 10;
@@ -24,6 +25,8 @@ const EVENT_NAME: usize = 256;
 const EVENT_DATA: usize = 64 << 10;
 /// Host objects (streams, descriptors) that one invocation may hold.
 const RESOURCES: usize = 1024;
+/// What those objects take at most, in bytes: charged when the first could be made.
+const RESOURCES_BYTES: u64 = 512 << 10;
 /// Random bytes that one call may ask for.
 const RANDOM: u64 = 1 << 20;
 
@@ -35,12 +38,25 @@ pub(crate) struct Guest {
     pub deadline: Instant,
     /// The guest's last words, if it panicked.
     pub panic: Option<String>,
+    /// Bytes of events that have gone to the caller.
+    pub sent: u64,
+    handed: Handed,
+    /// A limit that was reached where a host function could not say so: it ends the invocation at its
+    /// next tick, or when it answers.
+    pub stopped: Option<Stop>,
+    pub files: Files,
     worker: Arc<str>,
     request: String,
-    events: Option<mpsc::Sender<Event>>,
+    events: Option<Outlet>,
     logged: usize,
     log_dropped: usize,
     wasi: Option<Box<Wasi>>,
+}
+
+/// The way to a caller who reads events.
+pub(super) struct Outlet {
+    pub caller: mpsc::Sender<Event>,
+    pub bandwidth: Arc<Bandwidth>,
 }
 
 struct Wasi {
@@ -49,20 +65,25 @@ struct Wasi {
 }
 
 impl Guest {
-    pub fn new(
+    /// `names`: the worker's id and the request's.
+    pub(super) fn new(
         pace: Arc<Pace>,
-        worker: Arc<str>,
-        request: String,
+        (worker, request): (Arc<str>, String),
         limits: Limits,
+        budget: &Arc<Budget>,
         deadline: Instant,
-        events: Option<mpsc::Sender<Event>>,
+        events: Option<Outlet>,
     ) -> Self {
         Self {
-            meter: Meter::new(limits.memory),
+            meter: Meter::new(limits.memory, budget.clone()),
             pace,
             limits,
             deadline,
             panic: None,
+            sent: 0,
+            handed: limits.handed,
+            stopped: None,
+            files: Files::new(None, &limits),
             worker,
             request,
             events,
@@ -75,7 +96,9 @@ impl Guest {
     /// Asked at every tick: the limit that has been reached, or how the guest goes on.
     pub fn tick(&self) -> Result<UpdateDeadline, Stop> {
         let used = self.pace.used_at_tick();
-        if used >= self.limits.cpu {
+        if let Some(stop) = self.stopped {
+            Err(stop)
+        } else if used >= self.limits.cpu {
             Err(Stop::Cpu)
         } else if Instant::now() >= self.deadline {
             Err(Stop::Deadline)
@@ -85,8 +108,44 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Files and the table that they are opened in.
+    pub fn files(&mut self) -> FilesView<'_> {
+        let Self {
+            files,
+            wasi,
+            meter,
+            stopped,
+            ..
+        } = self;
+        FilesView::new(files, &mut Wasi::made(wasi, meter, stopped).table)
+    }
+}
+
+impl Wasi {
+    /// Made when the guest first asks, since most never do.
+    fn made<'a>(
+        wasi: &'a mut Option<Box<Self>>,
+        meter: &mut Meter,
+        stopped: &mut Option<Stop>,
+    ) -> &'a mut Self {
+        wasi.get_or_insert_with(|| {
+            *stopped = meter.charge(RESOURCES_BYTES).err();
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(RESOURCES);
+            Box::new(Self {
+                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
+                table,
+            })
+        })
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
+        if let Some(wasi) = self.wasi.take() {
+            self.files.close(wasi.table);
+        }
         if self.log_dropped > 0 {
             tracing::warn!(
                 target: "worker", worker = %self.worker, request_id = %self.request,
@@ -96,18 +155,10 @@ impl Drop for Guest {
     }
 }
 
-/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams. Made when
-/// the guest first asks, since most never do.
+/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams.
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| {
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(RESOURCES);
-            Box::new(Wasi {
-                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
-                table,
-            })
-        });
+        let wasi = Wasi::made(&mut self.wasi, &mut self.meter, &mut self.stopped);
         WasiCtxView {
             ctx: &mut wasi.ctx,
             table: &mut wasi.table,
@@ -119,6 +170,7 @@ impl types::Host for Guest {}
 
 impl log::Host for Guest {
     fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        self.handed.hand(message.len())?;
         let line = escaped(&message);
         self.logged = self.logged.saturating_add(line.len());
         if self.logged > LOG_TOTAL {
@@ -142,6 +194,7 @@ impl log::Host for Guest {
     }
 
     fn panicked(&mut self, message: String) -> wasmtime::Result<()> {
+        self.handed.hand(message.len())?;
         self.panic = Some(escaped(&message));
         Ok(())
     }
@@ -149,7 +202,10 @@ impl log::Host for Guest {
 
 impl events::Host for Guest {
     async fn send(&mut self, event: types::Event) -> wasmtime::Result<Result<(), events::Closed>> {
-        for name in [&event.id, &event.event].into_iter().flatten() {
+        let names = [&event.id, &event.event].into_iter().flatten();
+        let bytes = event.data.len() + names.clone().map(String::len).sum::<usize>();
+        self.handed.hand(bytes)?;
+        for name in names {
             if name.len() > EVENT_NAME || name.contains(['\r', '\n', '\0']) {
                 wasmtime::bail!(
                     "an event's id or type holds a line break or is longer than {EVENT_NAME} bytes"
@@ -162,17 +218,38 @@ impl events::Host for Guest {
         if matches!(event.event.as_deref(), Some("result" | "error")) {
             wasmtime::bail!("event types `result` and `error` belong to the host");
         }
-        let Some(caller) = &self.events else {
+        let Some(Outlet { caller, bandwidth }) = &self.events else {
             return Ok(Ok(()));
         };
+        let held = self.meter.hold((bytes + size_of::<Event>()) as u64)?;
+        paced(bandwidth, bytes, self.deadline).await?;
+        self.sent += bytes as u64;
         let event = Event {
             id: event.id,
             event: event.event,
             data: event.data,
+            _held: held,
         };
         Ok(caller.send(event).await.map_err(|_| events::Closed {
             reason: "the caller has gone".to_owned(),
         }))
+    }
+}
+
+/// Waits until so many bytes may go out.
+pub(super) async fn paced(
+    bandwidth: &Bandwidth,
+    bytes: usize,
+    deadline: Instant,
+) -> Result<(), Stop> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match bandwidth.take(bytes, left) {
+        None => Err(Stop::Bandwidth),
+        Some(Duration::ZERO) => Ok(()),
+        Some(wait) => {
+            tokio::time::sleep(wait).await;
+            Ok(())
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use super::Payload;
+use super::files::NoTmp;
 use super::guest::escaped;
 use crate::bindings::crank::worker::types;
 use crate::error::{Code, Failure, Fault};
@@ -42,8 +43,26 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
             Stop::Cpu => (Code::CpuLimit, "the worker used more CPU time than it may"),
             Stop::Deadline => (Code::Deadline, "the worker did not answer in time"),
             Stop::Output => return too_much(),
+            Stop::Budget => {
+                return Failure::new(
+                    Code::Overloaded,
+                    "the memory that this host gives to workers is taken",
+                )
+                .retry_after(RETRY);
+            }
+            Stop::Bandwidth => (
+                Code::Deadline,
+                "what the worker sends does not fit through its network bandwidth in time",
+            ),
+            Stop::Storage => (
+                Code::StorageLimit,
+                "the worker wrote more files, or more into them, than it may",
+            ),
         };
         return Failure::new(code, message);
+    }
+    if let Some(error) = error.downcast_ref::<NoTmp>() {
+        return Failure::internal(error);
     }
     if let Some(panic) = panic {
         return Failure::new(Code::Trapped, "the worker panicked").with_cause(panic);

@@ -5,16 +5,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
+use super::files::Files;
+use super::guest::{Outlet, paced};
 use super::pace::{Pace, Paced};
 use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
 use crate::bindings::crank::worker::types;
 use crate::bindings::exports::crank::worker::{capabilities, handler};
 use crate::engine::{DEFAULT_WEIGHT, Engine};
 use crate::error::Failure;
-use crate::limits::{Limits, Stop, Usage};
+use crate::limits::{Held, Limits, Stop, Usage};
 
 /// Beyond the body, an answer carries a media type, a failure its texts: they count too.
 const ENVELOPE: usize = 64 << 10;
@@ -46,8 +49,14 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     };
     let pace = Arc::new(Pace::new(sandbox.share.clone()));
     let worker = sandbox.worker.clone();
-    let guest = Guest::new(pace.clone(), worker, id, limits, deadline, events);
+    let events = events.map(|caller| Outlet {
+        caller,
+        bandwidth: sandbox.bandwidth.clone(),
+    });
+    let budget = sandbox.engine.budget();
+    let guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
     let mut store = store(&sandbox.engine, guest);
+    store.data_mut().files = Files::new(sandbox.files.clone(), &limits);
     let began = Instant::now();
     let mut start = Duration::ZERO;
     let ended = braked(&sandbox.engine, &pace, deadline, async {
@@ -57,17 +66,61 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         handler.call_handle(&mut store, &request).await
     })
     .await;
-    let usage = Usage {
+    let mut usage = Usage {
         start,
         run: began.elapsed().saturating_sub(start),
         cpu: pace.used(),
         memory_peak: store.data().meter.peak(),
+        sent: store.data().sent,
+        storage_peak: store.data().files.peak(),
     };
-    let result = match ended {
+    let ended = match store.data().stopped {
+        Some(stop) => Err(stop.into()),
+        None => ended,
+    };
+    let mut result = match ended {
         Ok(answer) => outcome::answer(answer, limits.output),
         Err(error) => Err(outcome::failed(&error, store.data().panic.as_deref())),
     };
+    // The answer is the host's from here on: the guest's memory goes before anyone waits for anything.
+    drop(store);
+    if let Ok(payload) = &mut result {
+        match send(sandbox, payload, deadline).await {
+            Ok(()) => usage.sent += payload.body.len() as u64,
+            Err(stop) => result = Err(outcome::failed(&stop.into(), None)),
+        }
+    }
     Outcome { result, usage }
+}
+
+/// Lets an answer go out: at the worker's bandwidth, and charged to the host for as long as anyone
+/// holds it.
+async fn send(sandbox: &Sandbox, payload: &mut Payload, deadline: Instant) -> Result<(), Stop> {
+    let bytes = payload.body.len();
+    if bytes > SMALL_ANSWER {
+        let held = sandbox.engine.budget().hold(bytes as u64);
+        let body = std::mem::take(&mut payload.body);
+        payload.body = Bytes::from_owner(Kept {
+            body,
+            _held: held.ok_or(Stop::Budget)?,
+        });
+    }
+    paced(&sandbox.bandwidth, bytes, deadline).await
+}
+
+/// Bytes of an answer that are not charged: the call's other traces in the host take as much.
+const SMALL_ANSWER: usize = 64 << 10;
+
+/// A body with its charge.
+struct Kept {
+    body: Bytes,
+    _held: Held,
+}
+
+impl AsRef<[u8]> for Kept {
+    fn as_ref(&self) -> &[u8] {
+        &self.body
+    }
 }
 
 pub async fn declare(
@@ -81,9 +134,9 @@ pub async fn declare(
     let pace = Arc::new(Pace::new(engine.gate().share(DEFAULT_WEIGHT)));
     let guest = Guest::new(
         pace.clone(),
-        worker,
-        "declare".to_owned(),
+        (worker, "declare".to_owned()),
         limits,
+        engine.budget(),
         deadline,
         None,
     );

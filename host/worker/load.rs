@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{Load, Offered, Refused, Worker, terms};
+use super::held::Known;
+use super::{Load, Offered, Refused, Worker, placement, storage, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
-use crate::limits::Limits;
+use crate::limits::{Handed, Limits};
 use crate::policy::{self, Grants, Import, OperatorGrants};
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::{self, Rates, Sandbox};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
@@ -21,6 +22,12 @@ const DECLARE: Limits = Limits {
     wall: Duration::from_secs(10),
     cpu: Duration::from_secs(2),
     output: 4 << 20,
+    handed: Handed {
+        bytes: 4 << 20,
+        items: 10_000,
+    },
+    storage: 0,
+    files: 0,
 };
 
 /// One component on its way to being a worker.
@@ -49,6 +56,22 @@ impl Loading<'_> {
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
         reasons.extend(terms::not_offered(&capabilities));
+        let known = Known {
+            weight: terms::weight(&self.config.limits, operator, &capabilities),
+            megabits: terms::megabits(&self.config.limits, &capabilities),
+            machine: self.engine.machine(),
+            relaxed: operator.map_or(&[], |operator| &operator.relax),
+        };
+        let limits = |capability: &Capability| {
+            let declared = capability.constraints.as_ref();
+            terms::limits(&self.config.limits, operator, declared, known.machine)
+        };
+        if let Some(machine) = known.machine {
+            reasons.extend(capabilities.iter().flat_map(|capability| {
+                let limits = limits(capability);
+                placement::refusals(capability, &limits, machine, known.relaxed, &stem)
+            }));
+        }
         let grants = match granted(
             &imports,
             &capabilities,
@@ -61,26 +84,31 @@ impl Loading<'_> {
                 return Err(refused(reasons));
             }
         };
+        let files = storage::source(self.config, operator, &grants, &capabilities)
+            .await
+            .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
         let sandbox = Sandbox::new(
             self.engine,
             id.clone(),
             &component,
             &grants,
-            terms::weight(&capabilities),
+            Rates {
+                weight: known.weight,
+                megabits: known.megabits,
+            },
         )
-        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?
+        .with_files(files);
         let offered = capabilities
             .into_iter()
             .map(|capability| {
+                let limits = limits(&capability);
                 Arc::new(Offered {
                     id: capability.key().into(),
                     bid: terms::bid(&self.config.limits, capability.slo_bid),
-                    limits: terms::limits(
-                        &self.config.limits,
-                        operator,
-                        capability.constraints.as_ref(),
-                    ),
+                    limits,
+                    constraints: known.held(&capability, &limits),
                     capability,
                 })
             })
@@ -98,33 +126,25 @@ impl Loading<'_> {
         })
     }
 
-    /// Reads and compiles, on a thread where that may take its time.
+    /// Reads and compiles.
     async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
-        let engine = self.engine.clone();
+        let refused = |reason| self.refused(None, vec![reason]);
         let file = self.file.to_owned();
         let cap = self.config.limits.component.get();
-        let made = tokio::task::spawn_blocking(move || {
-            let bytes = read(&file, cap)?;
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let began = Instant::now();
-            let kib = bytes.len() >> 10;
-            let (component, origin) = engine
-                .component(&bytes, || {
-                    tracing::info!("compiling {name} ({kib} KiB), once: the code is kept")
-                })
-                .map_err(|error| error.to_string())?;
-            if origin == Origin::Compiled {
-                tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
-            }
-            Ok((component, origin))
-        })
-        .await
-        .unwrap_or_else(|panic| Err(format!("does not compile: {panic}")));
-        made.map_err(|reason| self.refused(None, vec![reason]))
+        let bytes = tokio::task::spawn_blocking(move || read(&file, cap)).await;
+        let bytes = bytes
+            .unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")))
+            .map_err(refused)?;
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let began = Instant::now();
+        let kib = bytes.len() >> 10;
+        let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
+        let made = self.engine.component(bytes.into(), compiling).await;
+        let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
+        if origin == Origin::Compiled {
+            tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
+        }
+        Ok((component, origin))
     }
 
     fn stem(&self) -> String {

@@ -3,12 +3,16 @@
 mod admission;
 mod build;
 mod cli;
+mod compile;
 mod convert;
 mod events;
 mod fair;
 mod hostile;
 mod http;
+mod limits;
 mod load;
 mod mix;
+mod placement;
+mod storage;
 mod support;
 mod tidy;

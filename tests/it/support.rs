@@ -12,9 +12,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use crank::api;
-use crank::config::Config;
+use crank::capability::DiskType;
+use crank::config::{ByteCount, Config};
 use crank::engine::{Engine, Settings};
 use crank::error::{Code, Failure};
+use crank::machine::{Disk, Machine};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Answer, Call, Router};
 use crank::sandbox::Payload;
@@ -89,13 +91,31 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    Engine::new(
-        Settings {
-            instances: INSTANCES,
+    engine_with(&config(""), cache)
+}
+
+/// The same with the bounds of a configuration for compiling.
+pub fn engine_with(config: &Config, cache: &Path) -> Engine {
+    let settings = Settings {
+        instances: INSTANCES,
+        ..Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"))
+    };
+    Engine::new(settings, Some(cache)).expect("the engine starts")
+}
+
+/// A machine that has so much memory for workers, and not much else.
+pub fn machine(budget_mb: u32) -> Machine {
+    Machine {
+        cores: 4,
+        memory: None,
+        budget: ByteCount::mib(budget_mb),
+        disk: Disk {
+            kind: Some(DiskType::Hdd),
+            from: "this test".to_owned(),
         },
-        Some(cache),
-    )
-    .expect("the engine starts")
+        disk_type: None,
+        gpus: Vec::new(),
+    }
 }
 
 /// The component of a guest of this repository, `hello-world`: built once in this process.

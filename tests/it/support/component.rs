@@ -135,6 +135,57 @@ impl Wat {
     }
 }
 
+/// A worker `worker-NAME` that offers `misbehave:NAME`, computes until its deadline and has a weight.
+pub fn runaway(name: &str, shares: u32) -> Wat {
+    let mut offered = capability(name);
+    offered["constraints"] = json!({ "cpu-shares": shares });
+    let mut wat = Wat::new(
+        &format!("worker-{name}").replace('_', "-"),
+        json!([offered]),
+    );
+    wat.handle = "(loop $again (br $again))".to_owned();
+    wat
+}
+
+/// The same, but it computes for so many microseconds at a time and then waits for as short a time as
+/// it can: never for a whole tick, where that is a millisecond.
+pub fn bursting(name: &str, shares: u32, micros: u32) -> Wat {
+    let mut wat = runaway(name, shares);
+    wat.packages = "
+        package wasi:io@0.2.0 { interface poll { resource pollable { block: func(); } } }
+        package wasi:clocks@0.2.0 {
+            interface monotonic-clock {
+                use wasi:io/poll@0.2.0.{pollable};
+                now: func() -> u64;
+                subscribe-duration: func(when: u64) -> pollable;
+            }
+        }"
+    .to_owned();
+    wat.world = "import wasi:io/poll@0.2.0; import wasi:clocks/monotonic-clock@0.2.0;".to_owned();
+    wat.imports = r#"
+        (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))
+        (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration"
+            (func $subscribe (param i64) (result i32)))
+        (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+        (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop (param i32)))"#
+        .to_owned();
+    wat.handle = format!(
+        "(local $end i64) (local $left i32) (local $wait i32)
+        (loop $again
+            (local.set $end (i64.add (call $now) (i64.const {micros}000)))
+            (loop $burst
+                (local.set $left (i32.const 5000))
+                (loop $work (br_if $work
+                    (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+                (br_if $burst (i64.lt_u (call $now) (local.get $end))))
+            (local.set $wait (call $subscribe (i64.const 1000)))
+            (call $block (local.get $wait))
+            (call $drop (local.get $wait))
+            (br $again))"
+    );
+    wat
+}
+
 /// A capability `misbehave:NAME` that takes and returns any JSON.
 pub fn capability(name: &str) -> Value {
     json!({
