@@ -166,7 +166,7 @@ fn end(result: Result<Answer, Failure>) -> String {
     }
 }
 
-/// How loading a worker ends. The reasons hold these words.
+/// How loading a worker ends. The reasons hold these words, one of those between bars.
 async fn loaded(wat: Wat, words: &[&str]) -> String {
     loaded_bytes(wat.build(), words).await
 }
@@ -180,7 +180,8 @@ async fn loaded_bytes(component: Vec<u8>, words: &[&str]) -> String {
     let reasons = refused.reasons.join(" / ");
     assert_presentable(&reasons, 64 << 10);
     for word in words {
-        assert!(reasons.contains(word), "no `{word}` in: {reasons}");
+        let said = word.split('|').any(|either| reasons.contains(either));
+        assert!(said, "no `{word}` in: {reasons}");
     }
     "refused".to_owned()
 }
@@ -233,7 +234,8 @@ fn returning(tag: u8, words: &[u32]) -> String {
 /// The table in `docs/security.md` lists every case, and nothing else.
 #[test]
 fn the_documentation_lists_every_case_and_how_it_ends() {
-    let text = include_str!("../../docs/security.md");
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md");
+    let text = std::fs::read_to_string(file).expect("it is there");
     let suite = text
         .split("\n## ")
         .find(|section| section.starts_with("The hostile suite"))

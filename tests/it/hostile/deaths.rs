@@ -19,9 +19,9 @@ const DEATHS: usize = 10_000;
 const WARM_UP: usize = 1_000;
 /// Lives at one time.
 const AT_ONCE: usize = 16;
-/// What more may be resident afterwards. Two kilobytes lost in each death would be 20 MiB; what the
+/// What more may be resident afterwards. A kilobyte lost in each death would be 10 MiB; what the
 /// allocator and the pool (1 MiB for each of its slots) keep differs by less between two moments.
-const TOLERANCE: u64 = 16 << 20;
+const TOLERANCE: u64 = 8 << 20;
 
 /// How an invocation comes to its end.
 #[derive(Clone, Copy)]

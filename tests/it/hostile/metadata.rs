@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Wat, called_with, doing, end, honest, loaded, loaded_bytes, serving};
+use super::{RESULT, Wat, called_with, doing, end, honest, loaded, loaded_bytes, serving};
 use crate::support::component::capability;
 use crate::support::{call, dir, guest, load, place};
 
@@ -18,7 +18,7 @@ cases! {
     a_name_that_writes_to_the_terminal ends "refused":
         loaded(with("name", json!("x\u{1b}]0;owned\u{7}\r\n\u{9b}31m")), &["capabilities[0].name"]);
     an_anyof_that_doubles_at_each_level ends "refused": loaded(schema(&doubling(22)), &["chains"]);
-    an_anyof_that_doubles_as_often_as_it_may ends "refused": loaded(schema(&doubling(15)), &["paths"]);
+    an_anyof_that_doubles_as_often_as_it_may ends "refused": loaded(schema(&doubling(14)), &["paths"]);
     a_schema_that_refers_to_itself ends "refused":
         loaded(schema(&json!({ "allOf": [{ "$ref": "#" }] })), &["refers to itself"]);
     a_schema_of_brackets ends "refused":
@@ -30,13 +30,13 @@ cases! {
     a_thousand_patterns ends "refused":
         loaded(schema(&json!({ "anyOf": vec![json!({ "pattern": "a+" }); 1000] })), &["expressions"]);
     a_pattern_that_backtracks_elsewhere ends "invalid-output": slow_pattern();
-    a_uniqueness_of_a_million ends "invalid-output": slow_uniqueness();
+    a_uniqueness_of_fifty_thousand ends "invalid-output": slow_uniqueness();
     a_schema_from_the_network ends "refused":
         loaded(schema(&json!({ "$ref": "http://169.254.169.254/latest" })), &["capabilities[0].input"]);
-    a_description_of_five_megabytes ends "refused":
-        loaded(with("description", json!("x".repeat(5 << 20))), &["declare", "output-limit"]);
+    a_worker_id_of_five_megabytes ends "refused":
+        loaded(declaring(&record(5 << 20, 0)), &["declare", "output-limit"]);
     ten_thousand_capabilities ends "refused":
-        loaded(Wat::new("worker-wat", json!(vec![capability("work"); 10_000])), &["declare", "output-limit"]);
+        loaded(declaring(&record(0, 10_000)), &["declare", "output-limit"]);
     a_hundred_capabilities ends "refused":
         loaded(Wat::new("worker-wat", json!(vec![capability("work"); 100])), &["100 entries", "64"]);
     ten_thousand_extensions ends "refused":
@@ -48,9 +48,8 @@ cases! {
     a_bid_beyond_all_others ends "refused":
         loaded(with("slo-bid", json!(1e308)), &["capabilities[0].slo_bid"]);
     a_declaration_behind_the_memory ends "refused": loaded(declaring("(return (i32.const -16))"), &["declare"]);
-    a_declaration_of_endless_lists ends "refused": loaded(declaring(
-        "(i32.store (i32.const 32772) (i32.const 0)) (i32.store (i32.const 32776) (i32.const -1))
-         (i32.store (i32.const 32780) (i32.const -1)) (return (i32.const 32768))"), &["declare"]);
+    a_declaration_of_endless_lists ends "refused":
+        loaded(declaring(&record(0, u32::MAX)), &["declare"]);
     an_import_that_it_did_not_declare ends "refused": loaded(networked(), &["test:net/socket"]);
     a_component_of_two_thousand_shells ends "refused": loaded_bytes(shells(), &["capabilities"]);
     a_file_of_noise ends "refused": loaded_bytes(noise(), &["compile"]);
@@ -71,6 +70,17 @@ fn declaring(instructions: &str) -> Wat {
         declare: instructions.to_owned(),
         ..honest()
     }
+}
+
+/// Returns a record `worker`: an id of so many zeros, and so many capabilities that are all zeros.
+fn record(id: u32, capabilities: u32) -> String {
+    let words = [65_536, id, 65_536, capabilities];
+    let fields: String = (0..)
+        .step_by(4)
+        .zip(words)
+        .map(|(at, word)| format!("(i32.store (i32.const {}) (i32.const {word}))", RESULT + at))
+        .collect();
+    format!("(drop (memory.grow (i32.const 100))) {fields} (return (i32.const {RESULT}))")
 }
 
 /// A schema that doubles the work at each level.
@@ -184,7 +194,7 @@ async fn slow_pattern() -> String {
 async fn slow_uniqueness() -> String {
     let mut wat = honest();
     wat.declaration["capabilities"][0]["output"] = json!(r#"{"uniqueItems": true}"#);
-    let items: Vec<String> = (0..200_000)
+    let items: Vec<String> = (0..50_000)
         .map(|item| format!("{{\"a\":{item}}}"))
         .collect();
     let body = format!("[{},{}]", items.join(","), items[0]);

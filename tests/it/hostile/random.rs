@@ -49,7 +49,7 @@ fn random_modules_end_one_way_or_another_and_the_host_goes_on() {
                 let maker = maker.clone();
                 tokio::spawn(async move {
                     // From small to large.
-                    let input = json!({ "seed": seed, "bytes": 256 << (seed % 6) }).to_string();
+                    let input = json!({ "seed": seed, "bytes": 1024 << (seed % 6) }).to_string();
                     let module = invoke(&maker, "make:random_module", &input).await;
                     let module = module.expect("a module").payload.body;
                     let began = Instant::now();
