@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crank::error::Code;
 use crank::router::Router;
+use futures_util::{StreamExt, stream};
 
 use super::{Wat, beside, called, doing, returning, run_beside, serving};
-use crate::support::call;
+use crate::support::{call, run};
 
 cases! {
     what_memory_held ends "answered": rounds(memory());
@@ -42,19 +43,19 @@ fn found() -> String {
     returning(1, &[1])
 }
 
+/// Invocations of one case at one time: each has two memories, and the tests' pool has 64.
+const AT_ONCE: usize = 4;
+
 /// Many invocations at once and one after another, so that each slot of the pool is used again.
 async fn rounds(wat: Wat) -> String {
     let router = serving(&wat, "memory_mb = 64").await;
-    for _ in 0..6 {
-        let tasks: Vec<_> = ENDS
-            .iter()
-            .chain(&ENDS[..3])
-            .map(|(input, expected)| tokio::spawn(round(router.clone(), input, *expected)))
-            .collect();
-        for task in tasks {
-            task.await.expect("no trace of another");
-        }
-    }
+    let turns = ENDS.iter().chain(&ENDS[..3]).cycle().take(48);
+    stream::iter(turns)
+        .for_each_concurrent(AT_ONCE, |(input, expected)| {
+            let task = tokio::spawn(round(router.clone(), input, *expected));
+            async { task.await.expect("no trace of another") }
+        })
+        .await;
     "answered".to_owned()
 }
 
@@ -180,4 +181,16 @@ fn stack() -> Wat {
 /// The first invocation's handles mean nothing to the second, though the table begins at the same index.
 fn foreign_handle() -> Wat {
     super::calls::clocks("(call $block (i32.const 1))")
+}
+
+/// Who looks a second time finds what it left itself: the others look in the right places.
+#[test]
+fn a_guest_that_looks_twice_finds_itself() {
+    run(async {
+        for mut wat in [memory(), grown(), segment(), slots()] {
+            let look = format!("(drop {})", run_beside(0, 0));
+            wat.handle.insert_str(0, &look);
+            assert_eq!(called(wat, "memory_mb = 64").await, "not-found");
+        }
+    });
 }

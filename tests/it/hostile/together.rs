@@ -10,7 +10,7 @@ use super::{beside_a_neighbour, cases};
 use crate::support::{dir, guest, run};
 
 /// Cases at one time.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 4;
 /// It takes ten seconds, all of them asleep.
 const SLEEPS_LONG: &str = "a_sleep_in_declare";
 
