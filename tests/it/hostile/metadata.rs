@@ -17,8 +17,8 @@ cases! {
     a_declaration_that_changes_after_the_first ends "answered": changing();
     a_name_that_writes_to_the_terminal ends "refused":
         loaded(with("name", json!("x\u{1b}]0;owned\u{7}\r\n\u{9b}31m")), &["capabilities[0].name"]);
-    an_anyof_that_doubles_at_each_level ends "refused": loaded(schema(&doubling(22)), &["chains"]);
-    an_anyof_that_doubles_as_often_as_it_may ends "refused": loaded(schema(&doubling(14)), &["paths"]);
+    an_anyof_that_doubles_at_each_level ends "refused": loaded(schema(&multiplying(22, 2)), &["chains"]);
+    an_anyof_that_multiplies_at_few_levels ends "refused": loaded(schema(&multiplying(7, 8)), &["paths"]);
     a_schema_that_refers_to_itself ends "refused":
         loaded(schema(&json!({ "allOf": [{ "$ref": "#" }] })), &["refers to itself"]);
     a_schema_of_brackets ends "refused":
@@ -83,12 +83,12 @@ fn record(id: u32, capabilities: u32) -> String {
     format!("(drop (memory.grow (i32.const 100))) {fields} (return (i32.const {RESULT}))")
 }
 
-/// A schema that doubles the work at each level.
-fn doubling(levels: u32) -> Value {
+/// A schema that multiplies the work at each level.
+fn multiplying(levels: u32, width: usize) -> Value {
     let mut defs = serde_json::Map::new();
     for level in 0..levels {
         let next = json!({ "$ref": format!("#/$defs/d{}", level + 1) });
-        defs.insert(format!("d{level}"), json!({ "anyOf": [next, next] }));
+        defs.insert(format!("d{level}"), json!({ "anyOf": vec![next; width] }));
     }
     defs.insert(format!("d{levels}"), json!({ "type": "string" }));
     json!({ "$defs": defs, "$ref": "#/$defs/d0" })
