@@ -54,7 +54,7 @@ fn random_modules_end_one_way_or_another_and_the_host_goes_on() {
                     let module = module.expect("a module").payload.body;
                     let began = Instant::now();
                     // Rarely at the start: one that loops there takes the two seconds of `declare`.
-                    let end = lived(&around(&module, seed % 20 == 0)).await;
+                    let end = lived(&around(&module, seed % 40 == 0)).await;
                     assert!(began.elapsed() < SOON, "seed {seed}: {:?}", began.elapsed());
                     let answer = done(&maker, "greet:hello_world", r#"{"name": "Ada"}"#).await;
                     assert_eq!(answer["greeting"], "Hello, Ada!");
@@ -71,7 +71,7 @@ fn random_modules_end_one_way_or_another_and_the_host_goes_on() {
         }
         println!("{counted:?}");
         let refused = counted.get("refused").copied().unwrap_or_default();
-        assert!(refused < SEEDS as usize / 2, "few were run: {counted:?}");
+        assert!(refused < SEEDS as usize / 4, "few were run: {counted:?}");
         assert!(counted.len() >= 4, "all alike: {counted:?}");
         assert!(!counted.contains_key("internal"), "{counted:?}");
     });
