@@ -110,14 +110,15 @@ fn own_failure(failure: types::Failure) -> Failure {
         FailureKind::Unavailable => Code::Unavailable,
         FailureKind::Failed => Code::WorkerFailed,
     };
-    let mut told = Failure::new(code, cut(failure.message, MESSAGE));
-    told.worker_code = failure.code.map(|code| cut(code, WORKER_CODE));
+    // People read these in terminals and logs: what moves a cursor or begins a line is escaped.
+    let mut told = Failure::new(code, cut(escaped(&failure.message), MESSAGE));
+    told.worker_code = failure.code.filter(|code| is_code(code));
     if code == Code::InvalidInput
         && let Some(pointer) = failure.pointer
     {
         let detail = told.message.clone();
         told.faults = vec![Fault {
-            pointer: cut(pointer, POINTER),
+            pointer: cut(escaped(&pointer), POINTER),
             detail,
         }];
     }
@@ -129,6 +130,15 @@ fn own_failure(failure: types::Failure) -> Failure {
         );
     }
     told
+}
+
+/// Whether it has the form that the contract gives a worker's own code.
+fn is_code(text: &str) -> bool {
+    text.len() <= WORKER_CODE
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn cut(mut text: String, bytes: usize) -> String {

@@ -40,9 +40,13 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("threads")
 });
 
-/// The engine of all tests. Its cache outlives them: what did not change is compiled once.
-static ENGINE: LazyLock<Engine> =
-    LazyLock::new(|| engine(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")));
+/// The engine of all tests. Its cache outlives them: what did not change is compiled once. A process
+/// that must be alone with its cache names another folder, by the same variable.
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    let scratch = std::env::var("CARGO_TARGET_TMPDIR");
+    let scratch = scratch.as_deref().unwrap_or(env!("CARGO_TARGET_TMPDIR"));
+    engine(&Path::new(scratch).join("code"))
+});
 
 /// The guests of this repository that were asked for so far, by the name of their folder: the
 /// component, or why there is none.

@@ -24,6 +24,9 @@ pub struct Wat {
     pub handle: String,
     /// What `handle` returns: `{"ok": payload}` or `{"err": failure}`.
     pub answer: Value,
+    /// Instructions that run when the host asks for memory, before it is given some. The parameters
+    /// are `$old`, `$old_size`, `$align` and `$size`, the result is an address.
+    pub realloc: String,
     /// Packages of WIT, each in braces, besides the contract's.
     pub packages: String,
     /// Lines of the world: `import test:net/socket;`.
@@ -45,6 +48,7 @@ impl Wat {
             declare: String::new(),
             handle: String::new(),
             answer: json!({ "ok": { "media-type": "application/json", "body": "{}" } }),
+            realloc: String::new(),
             packages: String::new(),
             world: String::new(),
             imports: String::new(),
@@ -106,6 +110,7 @@ impl Wat {
         let Self {
             declare,
             handle,
+            realloc,
             imports,
             items,
             ..
@@ -117,8 +122,11 @@ impl Wat {
                 (memory (export "memory") {pages})
                 (global $heap (mut i32) (i32.const {heap}))
                 (data (i32.const {BASE}) "{bytes}")
-                (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
+                (func $realloc (export "cabi_realloc")
+                    (param $old i32) (param $old_size i32) (param $align i32) (param $size i32)
+                    (result i32)
                     (local $at i32)
+                    {realloc}
                     (local.set $at (global.get $heap))
                     (global.set $heap (i32.and (i32.const -16)
                         (i32.add (i32.add (local.get $at) (local.get $size)) (i32.const 15))))
@@ -264,6 +272,10 @@ impl<'a> Data<'a> {
             (Type::U32, value) => {
                 let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
                 self.put(at, number.expect("a u32").to_le_bytes());
+            }
+            // JSON has no word for what is no number.
+            (Type::F64, Value::String(text)) if text == "NaN" => {
+                self.put(at, f64::NAN.to_le_bytes());
             }
             (Type::F64, value) => self.put(at, value.as_f64().expect("a number").to_le_bytes()),
             (Type::Id(id), value) => self.write_defined(at, &resolve.types[*id].kind, value),
