@@ -129,6 +129,9 @@ fn log(format: LogFormat, default: &str) {
 fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(engine::threads())
+        // What guests do with their files runs here, at no cost to their own CPU time: it gets no more
+        // threads than calls have.
+        .max_blocking_threads(engine::threads())
         .enable_all()
         .build()
         .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))

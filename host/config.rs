@@ -13,7 +13,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry};
+use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
 use layers::Layers;
@@ -161,6 +161,8 @@ pub struct WorkerSettings {
     pub models: Option<PathBuf>,
     /// Replaces the default of invocations at once.
     pub concurrency: Option<usize>,
+    /// The worker id that belongs to this file and to no other.
+    pub worker_id: Option<WorkerId>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
 }

@@ -228,10 +228,12 @@ fn pool(n: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(n)
         .total_stacks(n)
-        // A component made by wasm-component-ld holds up to four core instances (main, shim, fixups).
-        .total_core_instances(n.saturating_mul(4))
-        .total_memories(n)
-        .total_tables(n.saturating_mul(2))
+        // As many as that many components of the largest kind hold, so that one kind of worker cannot
+        // take what the others need to start. Only a memory costs much address space, 4 GiB, and
+        // 10,000 of them are the most that were tried.
+        .total_core_instances(n.saturating_mul(16))
+        .total_memories(n.saturating_mul(4).min(10_000))
+        .total_tables(n.saturating_mul(8))
         // What one component may hold: room for composed ones, an end for hostile ones.
         .max_core_instances_per_component(16)
         .max_memories_per_component(4)

@@ -64,6 +64,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "relax",
     "models",
     "concurrency",
+    "worker_id",
     "spiffe_id",
 ];
 

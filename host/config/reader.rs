@@ -11,7 +11,7 @@ use toml::{Table, Value};
 
 use super::layers::{Layers, did_you_mean};
 use super::{ByteCount, Origin, Setting, WorkerSettings};
-use crate::capability::{Constraint, InterfaceEntry, Required};
+use crate::capability::{Constraint, InterfaceEntry, Required, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
 pub(super) struct Reader {
@@ -262,6 +262,10 @@ impl Reader {
                     .ok_or_else(|| "must be the path of a directory, in quotes".to_owned())
             }),
             concurrency: concurrency.and_then(|count| usize::try_from(count).ok()),
+            worker_id: self.worker_key(stem, section, "worker_id", |value| {
+                let text = value.as_str().ok_or("must be a text in quotes")?;
+                WorkerId::parse(text).map_err(|error| error.to_string())
+            }),
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())

@@ -55,6 +55,10 @@ impl Loading<'_> {
         let operator = self.config.workers.get(&stem);
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
+        let stolen = claimed
+            .as_deref()
+            .and_then(|id| terms::foreign_worker_id(self.config, &stem, id));
+        reasons.extend(stolen);
         reasons.extend(terms::not_offered(&capabilities));
         let known = Known {
             weight: terms::weight(&self.config.limits, operator, &capabilities),

@@ -44,6 +44,29 @@ pub(super) fn foreign_ids(config: &Config, stem: &str, capabilities: &[Capabilit
     reasons
 }
 
+/// Why a worker may not have the id that it claims: the operator gave its file another, or gave the id to
+/// another file.
+pub(super) fn foreign_worker_id(config: &Config, stem: &str, claimed: &str) -> Option<String> {
+    let bound = |(_, settings): &(&String, &WorkerSettings)| {
+        let id = settings.worker_id.as_ref();
+        id.is_some_and(|id| id.as_str() == claimed)
+    };
+    let own = config.workers.get(stem);
+    if own.is_some_and(|own| {
+        own.worker_id
+            .as_ref()
+            .is_some_and(|id| id.as_str() != claimed)
+    }) {
+        return Some(format!(
+            "worker id {claimed} is not the one that the operator gave to this file"
+        ));
+    }
+    let (owner, _) = config.workers.iter().find(bound)?;
+    (owner != stem).then(|| {
+        format!("worker id {claimed} belongs to the file {owner:?}: so says the configuration")
+    })
+}
+
 /// Constraints that this version of the host cannot hold: a worker that declares one is refused,
 /// since a limit that nobody enforces is worse than none.
 pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {

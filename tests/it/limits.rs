@@ -37,7 +37,7 @@ fn the_hosts_memory_budget_ends_what_it_cannot_hold_and_gets_everything_back() {
             done(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await["done"],
             50
         );
-        let taken = engine.budget().hold(30 << 20).expect("there is room");
+        let taken = engine.budget().hold(20 << 20).expect("there is room");
         let failure = failure(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await;
         assert_eq!(failure.code, Code::Overloaded);
         assert!(failure.retry_after.is_some());
@@ -56,7 +56,7 @@ fn the_hosts_memory_budget_ends_what_it_cannot_hold_and_gets_everything_back() {
             ("misbehave:return_bytes", r#"{"mb": 33}"#, Code::OutputLimit),
         ] {
             assert_eq!(code(&router, capability, input).await, expected);
-            assert_eq!(engine.budget().used(), 30 << 20, "after {capability}");
+            assert_eq!(engine.budget().used(), 20 << 20, "after {capability}");
         }
         drop(taken);
         assert_eq!(engine.budget().used(), 0);

@@ -323,8 +323,6 @@ fn a_constraint_that_this_host_cannot_hold_refuses_the_worker_by_name() {
     run(async {
         for (name, value) in [
             ("disk-storage-gb", json!(10)),
-            ("network-bandwidth-mbps", json!(100)),
-            ("model-storage-mb", json!(500)),
             ("vector-index-mb", json!(2048)),
         ] {
             let mut wat = honest();
@@ -358,6 +356,33 @@ fn an_id_that_the_operator_bound_belongs_to_its_file_alone() {
             panic!("one is refused")
         };
         assert_says(&thief.reasons.join("\n"), &[id, "original"]);
+    });
+}
+
+/// A stranger's file that claims the id of another cannot take it from its place, once it is bound.
+#[test]
+fn a_worker_id_that_the_operator_bound_belongs_to_its_file_alone() {
+    run(async {
+        let dir = dir();
+        let named = |name| Wat::new("worker-original", json!([capability(name)])).build();
+        let files = vec![
+            place(&dir, "original", &named("original")),
+            place(&dir, "thief", &named("thief")),
+        ];
+        let bound = "[workers.original]\nworker_id = \"worker-original\"\n";
+        let snapshot = load(files.clone(), bound).await;
+        let [thief] = snapshot.refused() else {
+            panic!("{:?}", snapshot.refused())
+        };
+        assert_says(
+            &thief.reasons.join("\n"),
+            &["worker-original", "\"original\""],
+        );
+        assert_eq!(snapshot.workers()[0].file(), files[0]);
+
+        let other = "[workers.original]\nworker_id = \"worker-other\"\n";
+        let snapshot = load(files[..1].to_vec(), other).await;
+        assert_eq!(snapshot.refused().len(), 1, "it is not who it should be");
     });
 }
 

@@ -35,6 +35,7 @@ const INSTANCES: u32 = 64;
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(crank::engine::threads())
+        .max_blocking_threads(crank::engine::threads())
         .enable_all()
         .build()
         .expect("threads")
