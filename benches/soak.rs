@@ -258,6 +258,8 @@ struct Tally {
 async fn soak(server: &Server, time: Duration) -> bool {
     let client = reqwest::Client::builder()
         .no_proxy()
+        // Less than the host keeps an idle connection: a call must not meet it closing.
+        .pool_idle_timeout(Duration::from_secs(5))
         .timeout(LOST)
         .build()
         .expect("a client");

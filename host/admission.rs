@@ -92,9 +92,16 @@ impl Admission {
 
     async fn wait(&self, lane: &Arc<Lane>, bid: f64, deadline: Instant) -> Verdict {
         let mut waiting = self.enqueue(lane, bid, deadline);
-        match timeout_at(deadline.into(), &mut waiting.verdict).await {
-            Ok(Ok(verdict)) => verdict,
-            _ => waiting.give_up(),
+        // Who is late is told before the deadline: there may be time to ask elsewhere.
+        let mut until = lane.last_start(deadline);
+        loop {
+            if let Ok(Ok(verdict)) = timeout_at(until.into(), &mut waiting.verdict).await {
+                return verdict;
+            }
+            if lane.is_late(deadline, Instant::now(), 0) {
+                return waiting.give_up();
+            }
+            until = deadline;
         }
     }
 
@@ -200,7 +207,7 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
-    /// The deadline has passed: what was decided meanwhile, else a refusal.
+    /// It is too late: what was decided meanwhile, else a refusal.
     fn give_up(mut self) -> Verdict {
         let late = Verdict::Refuse(Reason::Late);
         if self.admission.queue().leave(self.lane, self.rank) {

@@ -86,13 +86,20 @@ impl Lane {
         self.service.record(held);
     }
 
-    /// Whether an answer could not be there by `deadline`, if so many slots must come free before. A
-    /// worker that runs nothing may try: what is known of it may be long out of date, and only an
+    /// Whether an answer is not likely to be there by `deadline`, if so many slots must come free before.
+    /// A worker that runs nothing may try: what is known of it may be long out of date, and only an
     /// invocation that runs can put it right.
     pub(super) fn is_late(&self, deadline: Instant, now: Instant, slots: usize) -> bool {
         let left = deadline.saturating_duration_since(now);
-        let needed = || self.wait_for(slots) + self.service.at_least();
+        let needed = || self.wait_for(slots) + self.service.likely();
         left.is_zero() || (self.in_flight() > 0 && left <= needed())
+    }
+
+    /// The moment from which a call that has not started is late.
+    pub(super) fn last_start(&self, deadline: Instant) -> Instant {
+        deadline
+            .checked_sub(self.service.likely())
+            .unwrap_or(deadline)
     }
 
     /// How long it takes until so many slots have come free.
@@ -133,9 +140,9 @@ impl Service {
         Duration::from_nanos(self.mean.load(Relaxed))
     }
 
-    /// What it takes even if it goes well. Nothing, where times differ as much as they last.
-    fn at_least(&self) -> Duration {
-        let deviation = Duration::from_nanos(self.deviation.load(Relaxed));
-        self.mean().saturating_sub(deviation)
+    /// Within which most end. While calls wait, each that is started and ends too late costs another
+    /// its turn: with the nearest deadline first, a line that is too long would serve few but those.
+    fn likely(&self) -> Duration {
+        self.mean() + Duration::from_nanos(self.deviation.load(Relaxed))
     }
 }

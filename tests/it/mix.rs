@@ -1,6 +1,7 @@
 //! Workers that behave beside workers that do not, many at once: every call is answered, each as it
 //! must be, and nothing is left behind.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -105,7 +106,7 @@ fn wats() -> [(&'static str, Wat); 6] {
     })
 }
 
-/// An engine of its own: no other test's instances take its places.
+/// An engine of its own: no other test's instances take its places. Compiled code it shares with them.
 async fn router() -> Arc<Router> {
     let dir = dir();
     let mut files = ["hello-world", "document-conversion", "hostile"]
@@ -113,7 +114,8 @@ async fn router() -> Arc<Router> {
         .to_vec();
     files.extend(wats().map(|(name, wat)| place(&dir, name, &wat.build())));
     let config = config("[workers.burn]\ncpu_ms = 50");
-    let snapshot = Snapshot::load(&engine(dir.path()), &config, files).await;
+    let code = Path::new(env!("CARGO_TARGET_TMPDIR")).join("code");
+    let snapshot = Snapshot::load(&engine(&code), &config, files).await;
     assert!(snapshot.refused().is_empty(), "{:?}", snapshot.refused());
     Arc::new(Router::new(Registry::new(snapshot)))
 }
