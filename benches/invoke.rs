@@ -74,6 +74,7 @@ fn call() -> Call {
         timeout: None,
         traceparent: None,
         events: None,
+        chain: None,
     }
 }
 

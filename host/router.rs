@@ -3,6 +3,7 @@
 //! Protocols must not enter this room: a call comes in as types and leaves as types.
 
 mod check;
+mod peers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,11 +13,14 @@ use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 
+pub use peers::Chain;
+use peers::Peers;
+
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
-use crate::sandbox::{Event, Invocation, Outcome, Payload};
+use crate::sandbox::{Dispatch, Event, Invocation, Outcome, Payload};
 use crate::worker::Temperature;
 
 /// Events that wait for a slow caller before the worker has to wait too.
@@ -45,6 +49,8 @@ pub struct Call {
     pub traceparent: Option<String>,
     /// Where events go, [`EVENTS_BUFFERED`] of them; without it they are dropped.
     pub events: Option<mpsc::Sender<Event>>,
+    /// How it came about, where a worker made it.
+    pub chain: Option<Chain>,
 }
 
 /// What a worker answered, valid against its own schema.
@@ -60,8 +66,13 @@ pub struct Answer {
     pub usage: Usage,
 }
 
-/// Routes calls to the workers of a registry.
+/// Routes calls to the workers of a registry. A clone is another handle to the same.
+#[derive(Clone)]
 pub struct Router {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     registry: Registry,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
@@ -70,15 +81,15 @@ pub struct Router {
 impl Router {
     /// A router over a registry.
     pub fn new(registry: Registry) -> Self {
+        let checks = Semaphore::new(engine::cores());
         Self {
-            registry,
-            checks: Semaphore::new(engine::cores()),
+            shared: Arc::new(Shared { registry, checks }),
         }
     }
 
     /// What calls are routed by.
     pub fn registry(&self) -> &Registry {
-        &self.registry
+        &self.shared.registry
     }
 
     /// Answers one call. Dropping the future ends the invocation.
@@ -87,16 +98,76 @@ impl Router {
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
-        let snapshot = self.registry.snapshot();
+        let snapshot = self.registry().snapshot();
         let names = snapshot
             .names(&call.verb)
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
         let candidate = choose(candidates(names, &call)?, &call)?;
         let worker = &candidate.worker;
-        let answered = serve(&self.checks, candidate, call).await;
+        let answered = self.serve(candidate, call).await;
         answered.map_err(|mut failure| {
             failure.worker_id = Some(worker.id().to_string());
             failure
+        })
+    }
+
+    /// Checks, runs and checks, all before one deadline.
+    async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
+        let Candidate { worker, offered } = candidate;
+        let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
+            timeout.min(offered.limits.wall)
+        });
+        let mut deadline = Instant::now() + wall;
+        if let Some(chain) = &call.chain {
+            deadline = deadline.min(chain.deadline);
+        }
+        let late = |_| {
+            Failure::new(
+                Code::Deadline,
+                "the deadline passed while a body was being checked",
+            )
+        };
+        let input = check::input(&self.shared.checks, offered, call.input, &call.parameters);
+        let input = timeout_at(deadline.into(), input).await.map_err(late)??;
+        let origin = match &call.chain {
+            Some(chain) => chain.origin.clone(),
+            None => call.caller.clone(),
+        };
+        let peers = worker.calls_peers().then(|| {
+            let mut path = call.chain.map(|chain| chain.path).unwrap_or_default();
+            path.push(offered.id.clone());
+            Arc::new(Peers {
+                router: self.clone(),
+                offered: offered.clone(),
+                request_id: call.request_id.clone(),
+                traceparent: call.traceparent.clone(),
+                chain: Chain {
+                    origin: origin.clone(),
+                    path,
+                    deadline,
+                },
+            }) as Arc<dyn Dispatch>
+        });
+        let cold = worker.temperature();
+        let invocation = Invocation {
+            id: call.request_id,
+            capability: offered.id.clone(),
+            input,
+            parameters: call.parameters,
+            caller: call.caller,
+            deadline,
+            context: context(call.traceparent, origin),
+            events: call.events,
+            peers,
+        };
+        let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
+        let output = check::output(&self.shared.checks, offered, result?);
+        let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
+        Ok(Answer {
+            payload,
+            worker_id: worker.id().clone(),
+            cold,
+            usage,
         })
     }
 }
@@ -156,44 +227,13 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
         })
 }
 
-/// Checks, runs and checks, all before one deadline.
-async fn serve(checks: &Semaphore, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
-    let Candidate { worker, offered } = candidate;
-    let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
-        timeout.min(offered.limits.wall)
-    });
-    let deadline = Instant::now() + wall;
-    let late = |_| {
-        Failure::new(
-            Code::Deadline,
-            "the deadline passed while a body was being checked",
-        )
-    };
-    let input = check::input(checks, offered, call.input, &call.parameters);
-    let input = timeout_at(deadline.into(), input).await.map_err(late)??;
-    let cold = worker.temperature();
-    let traceparent = call
-        .traceparent
-        .map(|trace| ("traceparent".to_owned(), trace));
-    let invocation = Invocation {
-        id: call.request_id,
-        capability: offered.id.clone(),
-        input,
-        parameters: call.parameters,
-        caller: call.caller,
-        deadline,
-        context: traceparent.into_iter().collect(),
-        events: call.events,
-    };
-    let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
-    let output = check::output(checks, offered, result?);
-    let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
-    Ok(Answer {
-        payload,
-        worker_id: worker.id().clone(),
-        cold,
-        usage,
-    })
+/// The context that a worker is given beside its request.
+fn context(traceparent: Option<String>, origin: Option<String>) -> Vec<(String, String)> {
+    let named = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    [named("traceparent", traceparent), named("origin", origin)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn unknown(call: &Call, why: &str) -> Failure {

@@ -190,6 +190,7 @@ pub fn call(capability: &str, input: &str) -> Call {
         timeout: None,
         traceparent: None,
         events: None,
+        chain: None,
     }
 }
 
