@@ -38,15 +38,16 @@ fn hello() -> PathBuf {
     root.join("target/workers/hello-world.wasm")
 }
 
-fn settings() -> Settings {
-    Settings {
-        instances: 100,
-        memory: u64::MAX,
-    }
-}
-
 fn config() -> Config {
     Config::load(&[], None, std::env::vars()).expect("the defaults hold")
+}
+
+fn engine() -> Engine {
+    let settings = Settings {
+        instances: 100,
+        ..Settings::new(&config().limits, env!("CARGO_BIN_EXE_crank"))
+    };
+    Engine::new(settings, None).expect("an engine")
 }
 
 fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
@@ -81,7 +82,7 @@ fn call() -> Call {
 /// Instantiate, call, drop: what wasmtime asks for, on the same engine settings, nothing else.
 fn bare(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = Engine::new(settings(), None).expect("an engine");
+    let engine = engine();
     let component = Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
     let mut linker = Linker::<()>::new(engine.wasm());
     linker
@@ -128,7 +129,7 @@ fn bare(c: &mut Criterion) {
 
 fn in_process(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = Engine::new(settings(), None).expect("an engine");
+    let engine = engine();
     let router = router(&runtime, &engine, &hello());
     let mut group = c.benchmark_group("hello");
     group.throughput(Throughput::Elements(1));
@@ -144,7 +145,7 @@ fn in_process(c: &mut Criterion) {
 
 fn over_http(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = Engine::new(settings(), None).expect("an engine");
+    let engine = engine();
     let router = Arc::new(router(&runtime, &engine, &hello()));
     let listener = runtime
         .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))

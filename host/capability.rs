@@ -3,6 +3,7 @@
 //! Pure: text in, types or problems out. No protocol, no engine and no file enters this room.
 
 mod check;
+mod constraint;
 mod cost;
 mod declaration;
 mod raw;
@@ -177,6 +178,9 @@ macro_rules! vocabulary {
             /// Every word that is allowed.
             pub const WORDS: &[&str] = &[$($text),+];
 
+            /// Every choice, in the same order.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
             /// Reads a word of the vocabulary.
             pub fn parse(text: &str) -> Option<Self> {
                 match text {
@@ -242,6 +246,40 @@ vocabulary! {
         AppleMetal = "apple-metal",
         /// None: computed on the CPU.
         Software = "software",
+    }
+}
+
+vocabulary! {
+    /// The name of a constraint. The profile counts as one, since it too is held against the host.
+    Constraint {
+        /// `Constraints::min_memory_mb`
+        MinMemoryMb = "min_memory_mb",
+        /// `Constraints::max_memory_mb`
+        MaxMemoryMb = "max_memory_mb",
+        /// `Constraints::cpu_shares`
+        CpuShares = "cpu_shares",
+        /// `Constraints::max_cpu_ms`
+        MaxCpuMs = "max_cpu_ms",
+        /// `Constraints::disk_type`
+        DiskType = "disk_type",
+        /// `Constraints::tmp_storage_mb`
+        TmpStorageMb = "tmp_storage_mb",
+        /// `Constraints::disk_storage_gb`
+        DiskStorageGb = "disk_storage_gb",
+        /// `Constraints::network_bandwidth_mbps`
+        NetworkBandwidthMbps = "network_bandwidth_mbps",
+        /// `Constraints::model_storage_mb`
+        ModelStorageMb = "model_storage_mb",
+        /// `Constraints::vector_index_mb`
+        VectorIndexMb = "vector_index_mb",
+        /// `Constraints::gpu_count`
+        GpuCount = "gpu_count",
+        /// `Constraints::gpu_memory_mb`
+        GpuMemoryMb = "gpu_memory_mb",
+        /// `Constraints::gpu_type`
+        GpuType = "gpu_type",
+        /// `Capability::env_profile`
+        EnvProfile = "env_profile",
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod build;
 mod check;
+mod compile;
 mod demo;
 mod invoke;
 mod serve;
@@ -15,10 +16,13 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
+use crate::machine::Machine;
+use crate::tmp;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
 #[derive(Parser)]
@@ -45,6 +49,8 @@ enum Command {
     Check(check::Check),
     Invoke(invoke::Invoke),
     Build(build::Build),
+    #[command(name = engine::COMPILE, hide = true)]
+    Compile(compile::Compile),
 }
 
 /// Where settings come from, for every command that loads workers.
@@ -77,7 +83,9 @@ pub fn run() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Invoke(invoke) => invoke.run(),
         Command::Build(build) => build.run(),
+        Command::Compile(compile) => return compile.run(),
     };
+    tmp::finish();
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(Ended::Short(message)) => {
@@ -127,15 +135,33 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 }
 
 fn engine(config: &Config) -> Result<Engine, Ended> {
-    let settings = engine::Settings {
-        instances: config.limits.instances,
-        memory: u64::MAX,
-    };
+    // Not by its path, where an update may have put another program meanwhile.
+    let settings = engine::Settings::new(&config.limits, "/proc/self/exe");
     Engine::new(settings, Some(&config.cache_dir.join("code")))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }
 
-/// Engine and configuration, shared by what is loaded with them.
+/// What this machine has.
+fn machine(config: &Config) -> Result<Machine, Ended> {
+    Machine::read(config, &config.tmp_dir).map_err(Ended::usage)
+}
+
+/// Takes all the file handles that the system allows: connections and guests' files share them, and
+/// the soft limit is for programs that still use `select`.
+fn raise_handles() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!("the limit of open files stays: {error}");
+    }
+}
+
+/// Engine and configuration, shared by what is loaded with them on this machine.
 fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
-    Ok((engine(&config)?, Arc::new(config)))
+    raise_handles();
+    if let Err(error) = tmp::sweep(&config.tmp_dir) {
+        tracing::warn!("{} is not swept: {error}", config.tmp_dir.display());
+    }
+    let engine = engine(&config)?.on(machine(&config)?);
+    Ok((engine, Arc::new(config)))
 }

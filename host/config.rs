@@ -9,10 +9,11 @@ mod reader;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::capability::InterfaceEntry;
+use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry};
 use crate::identity::{SpiffeId, TrustDomain};
 
 use layers::Layers;
@@ -51,6 +52,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// Where compiled components are kept.
     pub cache_dir: PathBuf,
+    /// Where the scratch directories of invocations are made.
+    pub tmp_dir: PathBuf,
     /// How long calls in flight may take to end once the host stops.
     pub grace: Duration,
     /// `Host` names that are served beside the loopback ones, in lower case, perhaps with a port.
@@ -59,6 +62,10 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// How log lines look.
     pub log: LogFormat,
+    /// What all workers together may use of this host's memory; three quarters of it where absent.
+    pub memory_budget: Option<ByteCount>,
+    /// What the operator says of the disk that workers' files lie on.
+    pub disk_type: Option<DiskType>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
@@ -82,10 +89,18 @@ pub struct LimitSettings {
     pub memory: ByteCount,
     /// The most that a worker's own declaration may raise that to.
     pub max_memory: ByteCount,
+    /// The most that a worker's own declaration may make of its weight.
+    pub max_cpu_shares: u32,
     /// Wall-clock time of one invocation.
     pub wall: Duration,
     /// CPU time of one invocation.
     pub cpu: Duration,
+    /// The /tmp of one invocation, where the worker declares nothing. None: there is no /tmp.
+    pub tmp: ByteCount,
+    /// The most that a worker's own declaration may raise that to.
+    pub max_tmp: ByteCount,
+    /// Files, directories and links in the /tmp of one invocation.
+    pub tmp_files: u64,
     /// Body of one request.
     pub input: ByteCount,
     /// Answer of one invocation, its events included.
@@ -98,6 +113,12 @@ pub struct LimitSettings {
     pub network_mbps: u32,
     /// File of one component.
     pub component: ByteCount,
+    /// CPU time that compiling one component may take, in steps of a second.
+    pub compile: Duration,
+    /// Memory that compiling one component may take.
+    pub compile_memory: ByteCount,
+    /// Compiled code of one component.
+    pub artifact: ByteCount,
     /// Head of one request: request line and header fields.
     pub header: ByteCount,
     /// Target of one request.
@@ -108,6 +129,15 @@ pub struct LimitSettings {
     pub body_timeout: Duration,
     /// Component instances at once: the size of the pool.
     pub instances: u32,
+    /// Invocations at once that callers asked for. The instances beyond are for calls that workers make
+    /// of each other.
+    pub concurrency: usize,
+    /// Invocations of one worker at once.
+    pub worker_concurrency: usize,
+    /// Calls that may wait for one worker.
+    pub queue: usize,
+    /// The most that a worker's own `slo_bid` counts for.
+    pub max_slo_bid: u32,
 }
 
 /// A section `[workers."FILE-STEM"]`.
@@ -123,6 +153,14 @@ pub struct WorkerSettings {
     pub wall: Option<Duration>,
     /// Replaces the worker's own `max_cpu_ms` and the default.
     pub cpu: Option<Duration>,
+    /// Replaces the worker's own `cpu_shares` and the default.
+    pub cpu_shares: Option<u32>,
+    /// Demands on this host that are not held against it.
+    pub relax: Vec<Constraint>,
+    /// The directory that this worker may read as `/models`.
+    pub models: Option<PathBuf>,
+    /// Replaces the default of invocations at once.
+    pub concurrency: Option<usize>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
 }
@@ -188,6 +226,7 @@ impl Config {
         let listen = reader.listen("listen");
         let trust_domain = reader.text("trust_domain", TrustDomain::parse);
         let cache_dir = reader.path("cache_dir");
+        let tmp_dir = reader.path_or("tmp_dir", cache_dir.as_ref().map(|dir| dir.join("tmp")));
         let grace = reader.milliseconds("grace_ms", 0..=600_000);
         let allowed_hosts = reader.list("allowed_hosts", reader::host);
         let allowed_origins = reader.list("allowed_origins", reader::origin);
@@ -196,16 +235,30 @@ impl Config {
             "json" => Ok(LogFormat::Json),
             _ => Err("must be \"text\" or \"json\""),
         });
+        let memory_budget = reader.optional("memory_budget", |reader, key| {
+            reader.mebibytes(key, 1..=u64::from(u32::MAX))
+        });
+        let disk_type = reader.optional("disk_type", |reader, key| {
+            reader.text(key, |text| match DiskType::parse(text) {
+                Some(kind) if kind != DiskType::Any => Ok(kind),
+                _ => {
+                    Err("must be \"ssd\", \"nvme\" or \"hdd\"; leave it empty where none is meant")
+                }
+            })
+        });
         let limits = LimitSettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
             listen: listen?,
             trust_domain: trust_domain?,
             cache_dir: cache_dir?,
+            tmp_dir: tmp_dir?,
             grace: grace?,
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
             log: log?,
+            memory_budget: memory_budget?,
+            disk_type: disk_type?,
             limits: limits?,
             workers,
             settings: Vec::new(),
@@ -223,14 +276,22 @@ impl LimitSettings {
         const DAY_MS: u64 = 86_400_000;
         let memory = reader.mebibytes("limits.memory_mb", 1..=16_384);
         let max_memory = reader.mebibytes("limits.max_memory_mb", 1..=16_384);
+        let max_cpu_shares = reader.number("limits.max_cpu_shares", cpu_shares());
         let wall = reader.milliseconds("limits.wall_ms", 1..=DAY_MS);
         let cpu = reader.milliseconds("limits.cpu_ms", 1..=DAY_MS);
+        let tmp = reader.mebibytes("limits.tmp_mb", 0..=1 << 20);
+        let max_tmp = reader.mebibytes("limits.max_tmp_mb", 0..=1 << 20);
+        let tmp_files = reader.number("limits.tmp_files", 1..=1_000_000);
         let input = reader.mebibytes("limits.input_mb", 1..=4096);
         let output = reader.mebibytes("limits.output_mb", 1..=4096);
         let hostcall = reader.mebibytes("limits.hostcall_mb", 1..=1 << 20);
         let hostcalls = reader.number("limits.hostcalls", 1..=1 << 40);
         let network_mbps = reader.number("limits.network_mbps", 1..=1_000_000);
         let component = reader.mebibytes("limits.component_mb", 1..=4096);
+        let compile = reader.milliseconds("limits.compile_ms", 1000..=DAY_MS);
+        // The compiler itself needs some 12 MiB, and 2 more for each core.
+        let compile_memory = reader.mebibytes("limits.compile_memory_mb", 64..=1 << 20);
+        let artifact = reader.mebibytes("limits.artifact_mb", 1..=16_384);
         // Hyper reads heads into a buffer of at least 8 KiB.
         let header = reader
             .number("limits.header_bytes", 8192..=1 << 20)
@@ -243,6 +304,24 @@ impl LimitSettings {
         let body_timeout = reader.milliseconds("limits.body_timeout_ms", 100..=600_000);
         // 10,000 slots take 42 TiB of address space; 30,000 no longer fit.
         let instances = reader.number("limits.instances", 1..=10_000);
+        let three_quarters = instances.map_or(1, |count| (count * 3 / 4).max(1));
+        let concurrency = reader.number_or("limits.concurrency", 1..=10_000, three_quarters);
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64);
+        let worker_concurrency = reader.number_or(
+            "limits.worker_concurrency",
+            1..=10_000,
+            (8 * cores).clamp(32, 10_000),
+        );
+        let queue = reader.number("limits.queue", 0..=10_000);
+        let max_slo_bid = reader.number("limits.max_slo_bid", 0..=1_000_000);
+        if let (Some(concurrency), Some(instances)) = (concurrency, instances)
+            && concurrency > instances
+        {
+            reader.problem(
+                "limits.concurrency",
+                "must not be more than limits.instances: each invocation needs one",
+            );
+        }
         if let (Some(header), Some(uri)) = (header, uri)
             && uri > header
         {
@@ -254,21 +333,37 @@ impl LimitSettings {
         Some(Self {
             memory: memory?,
             max_memory: max_memory?,
+            max_cpu_shares: u32::try_from(max_cpu_shares?).ok()?,
             wall: wall?,
             cpu: cpu?,
+            tmp: tmp?,
+            max_tmp: max_tmp?,
+            tmp_files: tmp_files?,
             input: input?,
             output: output?,
             hostcall: hostcall?,
             hostcalls: hostcalls?,
             network_mbps: u32::try_from(network_mbps?).ok()?,
             component: component?,
+            compile: compile?,
+            compile_memory: compile_memory?,
+            artifact: artifact?,
             header: header?,
             uri: uri?,
             header_timeout: header_timeout?,
             body_timeout: body_timeout?,
             instances: u32::try_from(instances?).ok()?,
+            concurrency: usize::try_from(concurrency?).ok()?,
+            worker_concurrency: usize::try_from(worker_concurrency?).ok()?,
+            queue: usize::try_from(queue?).ok()?,
+            max_slo_bid: u32::try_from(max_slo_bid?).ok()?,
         })
     }
+}
+
+/// The weights that a worker may have.
+fn cpu_shares() -> RangeInclusive<u64> {
+    u64::from(*CPU_SHARES.start())..=u64::from(*CPU_SHARES.end())
 }
 
 impl fmt::Display for Origin {

@@ -4,30 +4,57 @@
 //! What runs, for whom and with which powers must not enter this room.
 
 mod cache;
+mod compile;
 mod gate;
 mod ticker;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use tokio::sync::Semaphore;
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
+pub use crate::machine::cores;
 pub use cache::{CodeCache, Origin};
+pub use compile::{COMMAND as COMPILE, Compiler, child as compile};
 pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
+use crate::config::LimitSettings;
 use crate::limits::Budget;
+use crate::machine::{self, Machine};
 use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Instances that may live at once; each costs about 4 GiB of address space and nothing else
     /// until it is used. 10,000 took 42 TiB and 35 ms at start, 30,000 failed (measured).
     pub instances: u32,
-    /// Memory that all guests may take together, in bytes.
-    pub memory: u64,
+    /// What compiles components.
+    pub compiler: Compiler,
+    /// Whether guests that compute wait for a token of the [`Gate`]. Without it they yield at every
+    /// tick and nothing else, and `cpu_shares` mean nothing: for comparison alone.
+    pub fair: bool,
+}
+
+impl Settings {
+    /// What the operator's limits say; `program` is an executable of this very program.
+    pub fn new(limits: &LimitSettings, program: impl Into<PathBuf>) -> Self {
+        Self {
+            instances: limits.instances,
+            compiler: Compiler {
+                program: program.into(),
+                cpu: limits.compile,
+                memory: limits.compile_memory.get(),
+                artifact: limits.artifact.get(),
+            },
+            fair: true,
+        }
+    }
 }
 
 /// Threads that a runtime needs for this engine's guests: more than there are tokens to compute, so
@@ -36,9 +63,10 @@ pub fn threads() -> usize {
     cores() + 2
 }
 
-/// Cores that this process may use.
-pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+/// Compilers at once: one per core, and no more than fit into half of the machine's memory.
+fn compilers(each: u64) -> usize {
+    let fit = usize::try_from(machine::memory() / 2 / each.max(1)).unwrap_or(usize::MAX);
+    fit.clamp(1, cores())
 }
 
 /// Wasmtime's engine with the ticker that drives its epochs and the cache of compiled code.
@@ -49,6 +77,9 @@ pub struct Engine {
     cache: Arc<CodeCache>,
     gate: Arc<Gate>,
     budget: Arc<Budget>,
+    machine: Option<Arc<Machine>>,
+    compiler: Arc<Compiler>,
+    compilers: Arc<Semaphore>,
 }
 
 /// Why a component could not be made ready to run.
@@ -57,6 +88,23 @@ pub enum CompileError {
     /// The bytes are a core module, or no WebAssembly at all, or use what this engine leaves out.
     #[error("{0}")]
     Refused(String),
+    /// Seconds of CPU time.
+    #[error("takes more than {0} s of CPU time to compile; raise `limits.compile_ms` to load it")]
+    Cpu(u64),
+    /// Wall-clock time.
+    #[error("did not compile within {} s; raise `limits.compile_ms` to load it", .0.as_secs())]
+    Wall(Duration),
+    /// MiB.
+    #[error(
+        "takes more than {0} MiB of memory to compile; raise `limits.compile_memory_mb` to load it"
+    )]
+    Memory(u64),
+    /// MiB.
+    #[error("compiles to more than {0} MiB of code; raise `limits.artifact_mb` to load it")]
+    Artifact(u64),
+    /// The compiler crashed, or was killed by someone else: how, and its last words.
+    #[error("the compiler died of it: {0}")]
+    Died(String),
 }
 
 impl Engine {
@@ -67,19 +115,42 @@ impl Engine {
     ///
     /// The address space for the pool cannot be had, or the ticker's thread not started.
     pub fn new(settings: Settings, cache: Option<&Path>) -> wasmtime::Result<Self> {
-        let wasm = wasmtime::Engine::new(&config(settings))?;
+        let mut config = code();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(
+            settings.instances,
+        )));
+        let wasm = wasmtime::Engine::new(&config)?;
         let ticker = Ticker::start(wasm.clone())?;
         let cache = CodeCache::open(cache, &wasm);
         // One core is never the guests': with a token for each, the 99th percentile of a short call
         // beside 32 loops was 2.9 ms and not 0.24.
-        let gate = Gate::new(cores().saturating_sub(1));
+        let tokens = settings.fair.then(|| cores().saturating_sub(1));
         Ok(Self {
             wasm,
             ticker: Arc::new(ticker),
             cache: Arc::new(cache),
-            gate,
-            budget: Arc::new(Budget::new(settings.memory)),
+            gate: Gate::new(tokens),
+            compilers: Arc::new(Semaphore::new(compilers(settings.compiler.memory))),
+            compiler: Arc::new(settings.compiler),
+            budget: Arc::new(Budget::new(u64::MAX)),
+            machine: None,
         })
+    }
+
+    /// The same engine, on this machine: a worker that asks for more than it has is refused, and all
+    /// guests together get no more than its memory budget.
+    #[must_use]
+    pub fn on(self, machine: Machine) -> Self {
+        Self {
+            budget: Arc::new(Budget::new(machine.budget.get())),
+            machine: Some(Arc::new(machine)),
+            ..self
+        }
+    }
+
+    /// The machine that workers are placed on; without one, placement is not looked at.
+    pub fn machine(&self) -> Option<&Machine> {
+        self.machine.as_deref()
     }
 
     /// Who computes when more guests want to than there are cores.
@@ -103,33 +174,46 @@ impl Engine {
     }
 
     /// Makes a component ready to run: from the cache where it holds this very component for this
-    /// very engine, else by compiling. Takes up to minutes of CPU time: not for an async thread.
+    /// very engine, else by compiling, in a child process that is killed if this future is dropped.
     /// `compiling` is called before a compilation starts.
     ///
     /// # Errors
     ///
-    /// The bytes are no component that this engine runs.
-    pub fn component(
+    /// The bytes are no component that this engine runs, or compiling them costs more than it may.
+    pub async fn component(
         &self,
-        bytes: &[u8],
+        bytes: Bytes,
         compiling: impl FnOnce(),
     ) -> Result<(Component, Origin), CompileError> {
-        if let Some(component) = self.cache.load(&self.wasm, bytes) {
+        let (wasm, cache, component) = (self.wasm.clone(), self.cache.clone(), bytes.clone());
+        if let Some(component) = off_thread(move || cache.load(&wasm, &component)).await? {
             return Ok((component, Origin::Cached));
         }
-        if !is_component(bytes) {
+        if !is_component(&bytes) {
             return Err(CompileError::Refused(
                 "not a WebAssembly component; a core module becomes one with `crank build` (its \
                  linker is wasm-component-ld) or `wasm-tools component new`"
                     .to_owned(),
             ));
         }
+        // The semaphore is never closed; a permit is there sooner or later.
+        let _turn = self.compilers.acquire().await;
         compiling();
-        let component = Component::from_binary(&self.wasm, bytes)
-            .map_err(|error| CompileError::Refused(format!("does not compile: {error:#}")))?;
-        self.cache.store(&component, bytes);
+        let code = self.compiler.compile(bytes.clone()).await?;
+        let (wasm, cache) = (self.wasm.clone(), self.cache.clone());
+        let component = off_thread(move || cache.keep(&wasm, &bytes, &code)).await?;
+        let component = component
+            .map_err(|error| CompileError::Refused(format!("does not load: {error:#}")))?;
         Ok((component, Origin::Compiled))
     }
+}
+
+/// Runs what takes its time where no call waits for it.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, CompileError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|panic| CompileError::Died(panic.to_string()))
 }
 
 /// Whether the preamble is a component's: the magic, then version 13 of layer 1 (Binary.md of the
@@ -138,9 +222,9 @@ pub fn is_component(bytes: &[u8]) -> bool {
     bytes.starts_with(b"\0asm\x0d\0\x01\0")
 }
 
-/// The engine's settings, each with its reason. Figures were measured on wasmtime 48.0.8.
-fn config(settings: Settings) -> Config {
-    let n = settings.instances;
+/// Where instances live, for so many at once. Nothing here changes the code that is compiled. Figures,
+/// here and below, were measured on wasmtime 48.0.8.
+fn pool(n: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(n)
         .total_stacks(n)
@@ -162,10 +246,14 @@ fn config(settings: Settings) -> Config {
         .table_keep_resident(64 << 10)
         // Zeroes only what was touched, where the kernel can tell: a Rust guest from 35 to 14 us.
         .pagemap_scan(Enabled::Auto);
+    pool
+}
 
+/// What compiled code depends on, each with its reason: one for the host and for the child that
+/// compiles.
+fn code() -> Config {
     let mut config = Config::new();
     config
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
         // Component-model async costs 2.5 to 6 times as much per fresh call: 15 us became 6 without.
         .concurrency_support(false)
         // The only brake on a loop that costs next to nothing in straight code.

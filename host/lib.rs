@@ -13,7 +13,13 @@ pub mod limits;
 
 pub mod config;
 
+pub mod machine;
+
 pub mod policy;
+
+pub mod admission;
+
+pub mod tmp;
 
 pub mod engine;
 

@@ -29,6 +29,10 @@ pub struct Limits {
     pub output: usize,
     /// What it may hand the host's functions in all.
     pub handed: Handed,
+    /// Bytes in the invocation's /tmp; none: there is no /tmp.
+    pub storage: u64,
+    /// Files, directories and links in it.
+    pub files: u64,
 }
 
 /// What one invocation has used.
@@ -44,6 +48,8 @@ pub struct Usage {
     pub memory_peak: u64,
     /// Bytes sent to the caller, events and answer together.
     pub sent: u64,
+    /// The highest number of bytes in /tmp, in whole blocks.
+    pub storage_peak: u64,
 }
 
 /// The limit that ended an invocation. It travels through the guest's stack as a typed error, so that
@@ -62,6 +68,8 @@ pub enum Stop {
     Budget,
     /// More to send than the worker's bandwidth lets through before the deadline.
     Bandwidth,
+    /// More in /tmp than `Limits::storage` or `Limits::files`.
+    Storage,
 }
 
 impl fmt::Display for Stop {
@@ -73,6 +81,7 @@ impl fmt::Display for Stop {
             Stop::Output => "output limit reached",
             Stop::Budget => "the host's memory budget is spent",
             Stop::Bandwidth => "bandwidth limit reached",
+            Stop::Storage => "storage limit reached",
         })
     }
 }

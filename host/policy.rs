@@ -53,6 +53,13 @@ impl Import {
         }
     }
 
+    /// Whether this host provides it, at the version that is asked for.
+    pub fn is_offered(&self) -> bool {
+        OFFERS
+            .iter()
+            .any(|offer| offer.provides(self) && offer.speaks(self.version.as_ref()))
+    }
+
     /// The import's name without its version, as an entry would name it.
     fn path(&self) -> String {
         format!("{}:{}/{}", self.namespace, self.package, self.interface)
@@ -109,6 +116,7 @@ impl<'a> OperatorGrants<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grants {
     interfaces: BTreeSet<Interface>,
+    files: bool,
 }
 
 impl Grants {
@@ -120,12 +128,19 @@ impl Grants {
                 .filter(|offer| offer.is_powerless())
                 .filter_map(|offer| offer.links)
                 .collect(),
+            files: false,
         }
     }
 
     /// Everything that is to be linked.
     pub fn iter(&self) -> impl Iterator<Item = Interface> + '_ {
         self.interfaces.iter().copied()
+    }
+
+    /// Whether there may be something to open behind `wasi:filesystem`: to import it gives nothing,
+    /// a worker has to declare it.
+    pub fn files(&self) -> bool {
+        self.files
     }
 }
 
@@ -167,7 +182,12 @@ pub fn decide(
     declared: &[Required],
     operator: &OperatorGrants<'_>,
 ) -> Result<Grants, Vec<Refusal>> {
-    let mut grants = Grants::default();
+    let mut grants = Grants {
+        files: declared.iter().any(|required| {
+            matches!(required, Required::Interface(entry) if entry.same_package("wasi", "filesystem"))
+        }),
+        ..Grants::default()
+    };
     let mut refusals = Vec::new();
     for import in imports.iter().collect::<BTreeSet<_>>() {
         match judge_import(import, declared, operator) {

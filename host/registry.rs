@@ -63,7 +63,7 @@ impl Snapshot {
 
     /// Loads the components in these files, in parallel.
     pub async fn load(engine: &Engine, config: &Arc<Config>, files: Vec<PathBuf>) -> Self {
-        // Compiling takes a core and much memory: as many at once as there are cores.
+        // Each may keep a core busy: as many at once as there are cores. The engine bounds compilers.
         let turns = Arc::new(Semaphore::new(engine::cores()));
         let mut loading = JoinSet::new();
         let mut files_of = HashMap::new();

@@ -1,10 +1,11 @@
-//! The way of a call: look up, validate, choose, run, validate.
+//! The way of a call: look up, choose, validate, admit, run, validate.
 //!
 //! Protocols must not enter this room: a call comes in as types and leaves as types.
 
 mod check;
 mod peers;
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use tokio::time::timeout_at;
 pub use peers::Chain;
 use peers::Peers;
 
+use crate::admission::Admission;
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
@@ -62,6 +64,8 @@ pub struct Answer {
     pub worker_id: Arc<str>,
     /// How the code that answered came to be ready.
     pub cold: Temperature,
+    /// How long it waited to be admitted.
+    pub queue: Duration,
     /// What it used.
     pub usage: Usage,
 }
@@ -74,22 +78,36 @@ pub struct Router {
 
 struct Shared {
     registry: Registry,
+    admission: Admission,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
 }
 
 impl Router {
-    /// A router over a registry.
+    /// A router over a registry, which admits calls as each worker's own limits say.
     pub fn new(registry: Registry) -> Self {
-        let checks = Semaphore::new(engine::cores());
+        Self::with(registry, Admission::new(usize::MAX, || false))
+    }
+
+    /// A router over a registry, with what its workers share.
+    pub fn with(registry: Registry, admission: Admission) -> Self {
         Self {
-            shared: Arc::new(Shared { registry, checks }),
+            shared: Arc::new(Shared {
+                registry,
+                admission,
+                checks: Semaphore::new(engine::cores()),
+            }),
         }
     }
 
     /// What calls are routed by.
     pub fn registry(&self) -> &Registry {
         &self.shared.registry
+    }
+
+    /// What its workers share.
+    pub fn admission(&self) -> &Admission {
+        &self.shared.admission
     }
 
     /// Answers one call. Dropping the future ends the invocation.
@@ -111,7 +129,7 @@ impl Router {
         })
     }
 
-    /// Checks, runs and checks, all before one deadline.
+    /// Checks, admits, runs and checks, all before one deadline.
     async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
         let Candidate { worker, offered } = candidate;
         let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
@@ -129,6 +147,7 @@ impl Router {
         };
         let input = check::input(&self.shared.checks, offered, call.input, &call.parameters);
         let input = timeout_at(deadline.into(), input).await.map_err(late)??;
+        let is_nested = call.chain.is_some();
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
             None => call.caller.clone(),
@@ -148,6 +167,14 @@ impl Router {
                 },
             }) as Arc<dyn Dispatch>
         });
+        // Held until the output is checked: what it takes up until then is this invocation's.
+        let admission = &self.shared.admission;
+        let permit = if is_nested {
+            admission.admit_nested(worker.lane())?
+        } else {
+            let admitted = admission.admit(worker.lane(), offered.bid, deadline);
+            admitted.await?
+        };
         let cold = worker.temperature();
         let invocation = Invocation {
             id: call.request_id,
@@ -167,6 +194,7 @@ impl Router {
             payload,
             worker_id: worker.id().clone(),
             cold,
+            queue: permit.waited(),
             usage,
         })
     }
@@ -201,7 +229,7 @@ fn candidates<'a>(
     }
 }
 
-/// The highest version that will do, by the worker with the fewest invocations in flight.
+/// The highest version that will do, by the worker with the fewest invocations in flight and waiting.
 fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate, Failure> {
     candidates
         .iter()
@@ -210,9 +238,10 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
             None => true,
         })
         .max_by_key(|candidate| {
+            let lane = candidate.worker.lane();
             (
                 &candidate.offered.capability.version,
-                std::cmp::Reverse(candidate.worker.observed().in_flight),
+                Reverse(lane.in_flight() + lane.queued()),
             )
         })
         .ok_or_else(|| {

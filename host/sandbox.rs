@@ -4,6 +4,7 @@
 //! outcome is there, or when the future is dropped half-way. What is linked is what was granted.
 //! Registries, schemas and protocols must not enter this room.
 
+mod files;
 mod guest;
 mod link;
 mod outcome;
@@ -26,6 +27,7 @@ use crate::policy::Grants;
 
 pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declared;
 
+pub use files::{Models, Source};
 pub(crate) use guest::Guest;
 pub use link::imports;
 pub use peers::{Dispatch, Dispatched, PeerCall, Pending};
@@ -92,6 +94,7 @@ pub struct Sandbox {
     handler: handler::GuestIndices,
     share: Arc<Share>,
     bandwidth: Arc<Bandwidth>,
+    files: Option<Source>,
 }
 
 /// What all invocations of a worker have together.
@@ -125,7 +128,13 @@ impl Sandbox {
             handler,
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
+            files: None,
         })
+    }
+
+    /// Gives its guests files.
+    pub fn with_files(self, files: Option<Source>) -> Self {
+        Self { files, ..self }
     }
 
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.

@@ -4,19 +4,25 @@
 //! which of them serves a call, must not enter this room.
 
 mod declared;
+mod held;
 mod load;
+mod placement;
+mod storage;
 mod terms;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::admission::Lane;
 use crate::capability::Capability;
 use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+
+pub use held::Held;
 
 /// A component that is loaded and ready.
 pub struct Worker {
@@ -28,6 +34,7 @@ pub struct Worker {
     sandbox: Sandbox,
     origin: Origin,
     called: AtomicBool,
+    lane: Arc<Lane>,
     load: Load,
 }
 
@@ -37,6 +44,11 @@ pub struct Offered {
     pub capability: Capability,
     /// What one invocation may use.
     pub limits: Limits,
+    /// Every constraint, declared or not, and how it holds.
+    pub constraints: Vec<Held>,
+    /// What it bids for its place in the worker's line: its `slo_bid`, as far as the operator lets it
+    /// count.
+    pub bid: f64,
     /// `verb:name`.
     pub id: Arc<str>,
 }
@@ -77,9 +89,9 @@ impl Temperature {
 /// What a worker is doing and has done.
 #[derive(Debug, Default)]
 struct Load {
-    in_flight: AtomicUsize,
     calls: AtomicU64,
     memory_peak: AtomicU64,
+    storage_peak: AtomicU64,
     cpu_peak: AtomicU64,
     cpu_total: AtomicU64,
     run_peak: AtomicU64,
@@ -91,10 +103,16 @@ struct Load {
 pub struct Observed {
     /// Invocations running now.
     pub in_flight: usize,
+    /// Calls that wait for it now.
+    pub queued: usize,
+    /// Calls that were told to come back later.
+    pub refused: u64,
     /// Invocations that have ended.
     pub calls: u64,
     /// Bytes of memories and tables.
     pub memory_peak: u64,
+    /// Bytes in /tmp.
+    pub storage_peak: u64,
     /// Time spent running.
     pub cpu_peak: Duration,
     /// Wall-clock time.
@@ -149,7 +167,7 @@ impl Worker {
 
     /// How busy it is, from 0 (idle) to 1 (an invocation for each core, or more).
     pub fn load_score(&self) -> f64 {
-        (self.load.in_flight.load(Relaxed) as f64 / engine::cores() as f64).min(1.0)
+        (self.lane.in_flight() as f64 / engine::cores() as f64).min(1.0)
     }
 
     /// Whether its code was compiled when it was loaded, or came from the cache.
@@ -168,9 +186,13 @@ impl Worker {
         }
     }
 
-    /// Runs one invocation of a capability that this worker offers.
+    /// Where its calls are admitted.
+    pub fn lane(&self) -> &Arc<Lane> {
+        &self.lane
+    }
+
+    /// Runs one invocation of a capability that this worker offers; it has been admitted.
     pub async fn invoke(&self, invocation: Invocation, limits: Limits) -> Outcome {
-        let _in_flight = InFlight::enter(&self.load.in_flight);
         let outcome = self.sandbox.invoke(invocation, limits).await;
         self.load.record(&outcome.usage);
         outcome
@@ -179,9 +201,12 @@ impl Worker {
     /// What it is doing and has done.
     pub fn observed(&self) -> Observed {
         Observed {
-            in_flight: self.load.in_flight.load(Relaxed),
+            in_flight: self.lane.in_flight(),
+            queued: self.lane.queued(),
+            refused: self.lane.refused(),
             calls: self.load.calls.load(Relaxed),
             memory_peak: self.load.memory_peak.load(Relaxed),
+            storage_peak: self.load.storage_peak.load(Relaxed),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
             sent_peak: self.load.sent_peak.load(Relaxed),
@@ -196,6 +221,7 @@ impl Load {
         self.calls.fetch_add(1, Relaxed);
         self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
+        raise(&self.storage_peak, usage.storage_peak);
         raise(&self.cpu_peak, nanos(usage.cpu));
         raise(&self.sent_peak, usage.sent);
         raise(&self.run_peak, nanos(usage.start + usage.run));
@@ -206,21 +232,5 @@ impl Load {
 fn raise(peak: &AtomicU64, value: u64) {
     if peak.load(Relaxed) < value {
         peak.fetch_max(value, Relaxed);
-    }
-}
-
-/// Counts an invocation in flight, also one whose future is dropped.
-struct InFlight<'a>(&'a AtomicUsize);
-
-impl<'a> InFlight<'a> {
-    fn enter(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
     }
 }

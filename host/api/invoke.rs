@@ -126,9 +126,11 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         cpu,
         memory_peak,
         sent: _,
+        storage_peak,
     } = &answer.usage;
     let timing = format!(
-        "start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\"",
+        "queue;dur={:.3}, start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\", storage;desc=\"{storage_peak}\"",
+        ms(answer.queue),
         ms(*start),
         ms(*run),
         ms(*cpu),

@@ -28,6 +28,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::MemoryLimit
         | Code::CpuLimit
         | Code::OutputLimit
+        | Code::StorageLimit
         | Code::Trapped
         | Code::WorkerFailed
         | Code::InvalidOutput => StatusCode::BAD_GATEWAY,
@@ -56,6 +57,7 @@ fn title(code: Code) -> &'static str {
         Code::MemoryLimit => "Memory limit exceeded",
         Code::CpuLimit => "CPU limit exceeded",
         Code::OutputLimit => "Output limit exceeded",
+        Code::StorageLimit => "Storage limit exceeded",
         Code::Trapped => "The worker crashed",
         Code::WorkerFailed => "The worker failed",
         Code::InvalidOutput => "The worker broke its schema",
@@ -78,6 +80,9 @@ struct Problem<'a> {
     worker_id: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_code: Option<&'a str>,
+    /// Seconds. A stream whose head is out has no other place for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
     request_id: &'a str,
 }
 
@@ -105,6 +110,7 @@ pub(super) fn document(failure: &Failure, request_id: &str) -> String {
             .collect(),
         worker_id: failure.worker_id.as_deref(),
         worker_code: failure.worker_code.as_deref(),
+        retry_after: retry_after(failure),
         request_id,
     };
     // Strings and numbers always serialize; the fallback keeps a panic out of the error path.
@@ -144,14 +150,18 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
     {
         headers.insert("crank-worker", worker);
     }
-    if status(failure.code) == StatusCode::SERVICE_UNAVAILABLE {
-        let delay = failure.retry_after.unwrap_or(Duration::from_secs(1));
-        headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(delay)));
+    if let Some(seconds) = retry_after(failure) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
 }
 
-/// `Retry-After` knows whole seconds only. Rounded up: who waits too briefly is refused again.
-fn whole_seconds(delay: Duration) -> u64 {
+/// When to try again, for failures that pass. `Retry-After` knows whole seconds only. Rounded up: who
+/// waits too briefly is refused again.
+fn retry_after(failure: &Failure) -> Option<u64> {
+    if status(failure.code) != StatusCode::SERVICE_UNAVAILABLE {
+        return None;
+    }
+    let delay = failure.retry_after.unwrap_or(Duration::from_secs(1));
     let up = u64::from(delay.subsec_nanos() > 0);
-    delay.as_secs().saturating_add(up).max(1)
+    Some(delay.as_secs().saturating_add(up).max(1))
 }

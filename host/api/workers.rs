@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::capability::Constraint;
 use crate::engine::Origin;
 use crate::registry::Snapshot;
-use crate::worker::{Offered, Refused, Worker};
+use crate::worker::{Observed, Offered, Refused, Worker};
 
 /// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
 pub(super) fn view(snapshot: &Snapshot) -> Value {
@@ -40,22 +41,43 @@ fn loaded(worker: &Worker) -> Value {
             "cpu_ms": ms(observed.cpu_peak),
             "wall_ms": ms(observed.wall_peak),
         },
-        "capabilities": worker.offered().iter().map(|offered| capability(offered)).collect::<Vec<_>>(),
+        "capabilities": worker.offered().iter().map(|offered| capability(offered, &observed)).collect::<Vec<_>>(),
     })
 }
 
-fn capability(offered: &Offered) -> Value {
+fn capability(offered: &Offered, observed: &Observed) -> Value {
+    let constraints = offered.constraints.iter().map(|held| {
+        json!({
+            "name": held.constraint,
+            "declared": held.declared,
+            "in_force": held.in_force,
+            "enforced": held.enforced,
+            "highest_use": highest_use(held.constraint, observed),
+        })
+    });
     json!({
         "capability": &*offered.id,
         "version": offered.capability.version.to_string(),
-        "declared": offered.capability.constraints,
         "enforced": {
             "memory_bytes": offered.limits.memory,
             "wall_ms": ms(offered.limits.wall),
             "cpu_ms": ms(offered.limits.cpu),
             "output_bytes": offered.limits.output,
         },
+        "constraints": constraints.collect::<Vec<_>>(),
     })
+}
+
+/// The most that one invocation of the worker has used of what a constraint limits, in its unit.
+fn highest_use(constraint: Constraint, observed: &Observed) -> Option<f64> {
+    match constraint {
+        Constraint::MaxMemoryMb => Some(observed.memory_peak as f64 / f64::from(1 << 20)),
+        Constraint::TmpStorageMb => Some(observed.storage_peak as f64 / f64::from(1 << 20)),
+        Constraint::MaxCpuMs => Some(ms(observed.cpu_peak)),
+        // The constraint is a rate, of which a bucket holds a second: the most that one invocation sent.
+        Constraint::NetworkBandwidthMbps => Some(observed.sent_peak as f64 * 8e-6),
+        _ => None,
+    }
 }
 
 fn refusal(refused: &Refused) -> Value {

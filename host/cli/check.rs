@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -21,6 +22,7 @@ use crate::worker::Worker;
 Examples:
   crank check target/workers
   crank check hello-world.wasm --require slo,identity
+  crank check target/workers --host                       do they fit on this machine, too?
   crank check target/workers --json | jq '.workers[].tiers'")]
 pub struct Check {
     /// Components, or directories of them
@@ -32,6 +34,9 @@ pub struct Check {
     /// Tiers that every worker must reach, besides faas: slo, identity, economic, multi-controller
     #[arg(long, value_delimiter = ',', value_name = "TIER,…", value_parser = tier)]
     require: Vec<Tier>,
+    /// Check placement too: whether this machine has what the workers ask for
+    #[arg(long)]
+    host: bool,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -92,7 +97,11 @@ impl Check {
         let config = super::configure(dir, self.config.config.as_deref(), &[])?;
         super::log(config.log, "warn,crank=info");
         let snapshot = super::runtime()?.block_on(async {
-            let (engine, config) = super::host(config)?;
+            let (engine, config) = if self.host {
+                super::host(config)?
+            } else {
+                (super::engine(&config)?, Arc::new(config))
+            };
             Ok(Snapshot::load(&engine, &config, files).await)
         })?;
         let report = Report::new(&snapshot, &self.require);

@@ -9,8 +9,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{ConfigArgs, Ended};
+use crate::admission::Admission;
 use crate::api;
-use crate::config::Config;
+use crate::capability::DiskType;
+use crate::config::{ByteCount, Config};
 use crate::registry::{Registry, Snapshot};
 use crate::router::Router;
 
@@ -25,11 +27,13 @@ Examples:
   crank serve target/workers
   crank serve target/workers --listen 127.0.0.1:0        a free port; the log says which
   crank serve target/workers --print-config              what holds, and where it came from
+  crank serve --print-host                               what this machine has for workers
   CRANK_LIMITS_MEMORY_MB=64 crank serve target/workers
   curl -d '{\"name\":\"Ada\"}' -H 'content-type: application/json' localhost:8080/invoke/greet/hello_world")]
 pub struct Serve {
     /// Directory of components
-    dir: PathBuf,
+    #[arg(required_unless_present = "print_host")]
+    dir: Option<PathBuf>,
     /// Address to listen on; only loopback binds as long as no identity is configured
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -38,14 +42,18 @@ pub struct Serve {
     /// Print the configuration that holds and where each value came from, then exit
     #[arg(long)]
     print_config: bool,
+    /// Print what this machine has for workers and where that was read, then exit
+    #[arg(long)]
+    print_host: bool,
 }
 
 impl Serve {
     pub fn run(self) -> Result<(), Ended> {
-        if !self.dir.is_dir() {
+        let dir = self.dir.as_deref();
+        if let Some(dir) = dir.filter(|dir| !dir.is_dir()) {
             return Err(Ended::Usage(format!(
                 "{} is not a directory",
-                self.dir.display()
+                dir.display()
             )));
         }
         let flags: Vec<_> = self
@@ -53,25 +61,70 @@ impl Serve {
             .iter()
             .map(|listen| ("listen", listen.to_string()))
             .collect();
-        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &flags)?;
+        let config = super::configure(dir, self.config.config.as_deref(), &flags)?;
         if self.print_config {
             for setting in config.settings() {
                 println!("{setting}");
             }
             return Ok(());
         }
+        let Some(dir) = dir.filter(|_| !self.print_host) else {
+            return print_host(&config);
+        };
         super::log(config.log, "info");
         let runtime = super::runtime()?;
-        let ended = runtime.block_on(serve(config, &self.dir));
+        let ended = runtime.block_on(serve(config, dir));
         // A check that is under way on a thread of its own is not waited for.
         runtime.shutdown_background();
         ended
     }
 }
 
+/// A line of TOML for each fact, with its origin as the comment, as `--print-config` does.
+fn print_host(config: &Config) -> Result<(), Ended> {
+    let machine = super::machine(config)?;
+    let set = |key: &str| {
+        let setting = config.settings().iter().find(|setting| setting.key == key);
+        setting.map_or_else(String::new, |setting| setting.origin.to_string())
+    };
+    let word = |kind: Option<DiskType>, none: &'static str| kind.map_or(none, DiskType::as_str);
+    let mib = |size: ByteCount| size.get() >> 20;
+    println!("cores = {}  # those this process may use", machine.cores);
+    match &machine.memory {
+        Some(memory) => println!("memory_mb = {}  # {}", mib(memory.size), memory.from),
+        None => println!("memory_mb = \"unknown\"  # nothing says"),
+    }
+    let quarters = match config.memory_budget {
+        Some(_) => "",
+        None => ", three quarters of the memory",
+    };
+    println!(
+        "memory_budget = {}  # {}{quarters}",
+        mib(machine.budget),
+        set("memory_budget")
+    );
+    println!(
+        "disk = \"{}\"  # {}; advisory",
+        word(machine.disk.kind, "unknown"),
+        machine.disk.from
+    );
+    println!(
+        "disk_type = \"{}\"  # {}",
+        word(machine.disk_type, ""),
+        set("disk_type")
+    );
+    let gpus: Vec<String> = machine.gpus.iter().map(ToString::to_string).collect();
+    println!("gpus = {gpus:?}  # this version of the host looks for none");
+    Ok(())
+}
+
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
-    let stop = stop_signal().map_err(Ended::usage)?;
-    let (listener, router, config) = ready(config, dir).await?;
+    let mut stop = Box::pin(stop_signal().map_err(Ended::usage)?);
+    let (listener, router, config) = tokio::select! {
+        ready = ready(config, dir) => ready?,
+        // Workers that still compile are left alone: whoever stops a host does not wait for them.
+        () = &mut stop => return Ok(()),
+    };
     let settings = api::Settings::from(config.as_ref());
     api::serve(listener, router, settings, stop)
         .await
@@ -95,11 +148,13 @@ pub async fn ready(
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Ended::usage)?;
     tracing::info!("listening on http://{address}");
-    Ok((
-        listener,
-        Arc::new(Router::new(Registry::new(snapshot))),
-        config,
-    ))
+    let budget = engine.budget().clone();
+    let admission = Admission::new(config.limits.concurrency, move || budget.is_high());
+    // What the pool has beyond the host's slots.
+    let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
+    let admission = admission.with_reserve(reserve);
+    let router = Router::with(Registry::new(snapshot), admission);
+    Ok((listener, Arc::new(router), config))
 }
 
 fn report(snapshot: &Snapshot, dir: &Path) {

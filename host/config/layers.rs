@@ -13,25 +13,44 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("trust_domain", "crank.local"),
     // From XDG_CACHE_HOME or HOME.
     ("cache_dir", ""),
+    // Below cache_dir.
+    ("tmp_dir", ""),
     ("grace_ms", "10000"),
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
     ("log", "text"),
+    // Three quarters of what there is.
+    ("memory_budget", ""),
+    ("disk_type", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
+    // Above the highest of the schema's own examples, which is 8192.
+    ("limits.max_cpu_shares", "10240"),
     ("limits.wall_ms", "30000"),
     ("limits.cpu_ms", "30000"),
+    ("limits.tmp_mb", "0"),
+    ("limits.max_tmp_mb", "1024"),
+    ("limits.tmp_files", "10000"),
     ("limits.input_mb", "64"),
     ("limits.output_mb", "32"),
     ("limits.hostcall_mb", "1024"),
     ("limits.hostcalls", "10000000"),
     ("limits.network_mbps", "10000"),
     ("limits.component_mb", "64"),
+    ("limits.compile_ms", "120000"),
+    ("limits.compile_memory_mb", "1024"),
+    ("limits.artifact_mb", "256"),
     ("limits.header_bytes", "16384"),
     ("limits.uri_bytes", "8192"),
     ("limits.header_timeout_ms", "10000"),
     ("limits.body_timeout_ms", "30000"),
     ("limits.instances", "1000"),
+    // Three quarters of limits.instances.
+    ("limits.concurrency", ""),
+    // Eight for each core, 32 at least.
+    ("limits.worker_concurrency", ""),
+    ("limits.queue", "256"),
+    ("limits.max_slo_bid", "100"),
 ];
 
 /// Keys of a section `[workers."FILE-STEM"]`.
@@ -41,6 +60,10 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "memory_mb",
     "wall_ms",
     "cpu_ms",
+    "cpu_shares",
+    "relax",
+    "models",
+    "concurrency",
     "spiffe_id",
 ];
 
@@ -202,7 +225,7 @@ fn cache_dir(environment: &BTreeMap<String, String>) -> Option<String> {
     Some(base.join("crank").to_string_lossy().into_owned())
 }
 
-fn did_you_mean<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn did_you_mean<'a>(given: &str, known: impl Iterator<Item = &'a str>) -> String {
     // A section's name that was left out or added still finds its key.
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_owned();
     let distance = |key: &str| {

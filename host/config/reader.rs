@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use toml::{Table, Value};
 
-use super::layers::Layers;
+use super::layers::{Layers, did_you_mean};
 use super::{ByteCount, Origin, Setting, WorkerSettings};
-use crate::capability::{InterfaceEntry, Required};
+use crate::capability::{Constraint, InterfaceEntry, Required};
 use crate::identity::{SpiffeId, TrustDomain};
 
 pub(super) struct Reader {
@@ -79,10 +79,39 @@ impl Reader {
         })
     }
 
+    /// A key that may stay empty. `None` only if what stands there cannot be read.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&mut Self, &str) -> Option<T>,
+    ) -> Option<Option<T>> {
+        let empty = |(value, _): &(Value, Origin)| value.as_str() == Some("");
+        if self.layers.values.get(key).is_some_and(empty) {
+            return self.take(key, |value| Ok((None, value.clone())));
+        }
+        read(self, key).map(Some)
+    }
+
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.text(key, |text| match text {
             "" => Err("is not set, and neither XDG_CACHE_HOME nor HOME names a place; set it"),
             text => Ok(PathBuf::from(text)),
+        })
+    }
+
+    /// A path that lies somewhere else where nobody names it.
+    pub(super) fn path_or(&mut self, key: &str, default: Option<PathBuf>) -> Option<PathBuf> {
+        self.take(key, |value| {
+            let text = value.as_str().ok_or("must be a text in quotes")?;
+            let path = match (text, default) {
+                ("", Some(default)) => default,
+                ("", None) => {
+                    return Err("is not set, and has no place without cache_dir".to_owned());
+                }
+                (text, _) => PathBuf::from(text),
+            };
+            let shown = Value::String(path.to_string_lossy().into_owned());
+            Ok((path, shown))
         })
     }
 
@@ -95,6 +124,21 @@ impl Reader {
                 i64::try_from(number).map_or_else(|_| value.clone(), Value::Integer),
             ))
         })
+    }
+
+    /// A number whose default follows from something else.
+    pub(super) fn number_or(
+        &mut self,
+        key: &str,
+        allowed: RangeInclusive<u64>,
+        default: u64,
+    ) -> Option<u64> {
+        if let Some((Value::String(text), _)) = self.layers.values.get_mut(key)
+            && text.is_empty()
+        {
+            *text = default.to_string();
+        }
+        self.number(key, allowed)
     }
 
     pub(super) fn milliseconds(
@@ -189,6 +233,9 @@ impl Reader {
         });
         let wall = self.worker_key(stem, section, "wall_ms", |value| number(value, &day_ms));
         let cpu = self.worker_key(stem, section, "cpu_ms", |value| number(value, &day_ms));
+        let concurrency = self.worker_key(stem, section, "concurrency", |value| {
+            number(value, &(1..=10_000))
+        });
         WorkerSettings {
             grants: self
                 .worker_key(stem, section, "grants", interfaces)
@@ -201,6 +248,20 @@ impl Reader {
                 .map(ByteCount::mib),
             wall: wall.map(Duration::from_millis),
             cpu: cpu.map(Duration::from_millis),
+            cpu_shares: self
+                .worker_key(stem, section, "cpu_shares", |value| {
+                    number(value, &super::cpu_shares())
+                })
+                .and_then(|shares| u32::try_from(shares).ok()),
+            relax: self
+                .worker_key(stem, section, "relax", relaxed)
+                .unwrap_or_default(),
+            models: self.worker_key(stem, section, "models", |value| {
+                let text = value.as_str().filter(|text| !text.is_empty());
+                text.map(PathBuf::from)
+                    .ok_or_else(|| "must be the path of a directory, in quotes".to_owned())
+            }),
+            concurrency: concurrency.and_then(|count| usize::try_from(count).ok()),
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())
@@ -296,6 +357,29 @@ fn interfaces(value: &Value) -> Result<Vec<InterfaceEntry>, String> {
     };
     if !value.is_array() {
         return Err("must be a list of texts, such as [\"wasi:keyvalue/store\"]".to_owned());
+    }
+    texts(value)?.iter().map(entry).collect()
+}
+
+/// Constraints that are relaxed, by name. Only what asks something of the host can be: without a
+/// limit a worker would take what is its neighbours'.
+fn relaxed(value: &Value) -> Result<Vec<Constraint>, String> {
+    let placement = || Constraint::ALL.iter().filter(|known| known.is_placement());
+    let entry = |text: &String| match Constraint::parse(text) {
+        Some(constraint) if constraint.is_placement() => Ok(constraint),
+        Some(_) => Err(format!(
+            "\"{text}\" limits what the worker itself may use, and a limit is raised and not relaxed: see memory_mb, cpu_ms and cpu_shares"
+        )),
+        None => {
+            let names = placement().map(|known| known.as_str());
+            Err(format!(
+                "{text:?} is no constraint{}",
+                did_you_mean(text, names)
+            ))
+        }
+    };
+    if !value.is_array() {
+        return Err("must be a list of texts, such as [\"disk_type\"]".to_owned());
     }
     texts(value)?.iter().map(entry).collect()
 }

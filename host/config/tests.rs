@@ -95,12 +95,22 @@ fn values_without_sense_are_refused() {
         "[limits]\nmemory_mb = 0",
         "[limits]\nwall_ms = 0",
         "[limits]\ninstances = 100000",
+        "[limits]\ninstances = 10\nconcurrency = 11",
+        "[limits]\nconcurrency = \"\"\nworker_concurrency = 0",
+        "[workers.pdf]\nconcurrency = 0",
         "[limits]\nheader_bytes = 1",
         "[limits]\nheader_bytes = 8192\nuri_bytes = 9000",
         "[limits]\nmemory_mb = 1.5",
+        "memory_budget = 0",
+        "memory_budget = \"lots\"",
+        "disk_type = \"any\"",
+        "disk_type = \"tape\"",
+        "[limits]\nmax_cpu_shares = 1",
         "workers = 1",
         "[workers]\npdf = 1",
         "[workers.pdf]\nmemory_mb = 0",
+        "[workers.pdf]\ncpu_shares = 1",
+        "[workers.pdf]\nrelax = \"disk_type\"",
         "[workers.pdf]\ngrants = [\"a:b\"]",
         "[workers.pdf]\ngrants = \"wasi:io/x\"",
         "[workers.pdf]\nspiffe_id = \"spiffe://other/x\"",
@@ -108,6 +118,23 @@ fn values_without_sense_are_refused() {
     ] {
         assert!(load(&[], file, &[]).is_err(), "{file} was accepted");
     }
+}
+
+/// What follows from other values follows from those that hold, and is shown as a number.
+#[test]
+fn concurrency_follows_from_instances_and_cores_unless_it_is_said() {
+    let config = load(&[], "[limits]\ninstances = 8\n", &[]).unwrap();
+    assert_eq!(config.limits.concurrency, 6);
+    assert!(config.limits.worker_concurrency >= 32);
+    let lines: Vec<String> = config.settings().iter().map(ToString::to_string).collect();
+    assert!(
+        lines.contains(&"limits.concurrency = 6  # default".to_owned()),
+        "{lines:?}"
+    );
+    let said = "[limits]\ninstances = 8\nconcurrency = 8\n[workers.pdf]\nconcurrency = 2";
+    let config = load(&[], said, &[]).unwrap();
+    assert_eq!(config.limits.concurrency, 8);
+    assert_eq!(config.workers["pdf"].concurrency, Some(2));
 }
 
 #[test]
@@ -143,4 +170,33 @@ fn a_workers_section_is_read_and_shown() {
             .any(|line| line.starts_with("workers.\"my.pdf\".memory_mb = 4096  # file ")),
         "{lines:?}"
     );
+}
+
+#[test]
+fn the_machine_is_what_the_operator_says_and_an_empty_key_says_nothing() {
+    let config = load(&[], "memory_budget = 512", &[("CRANK_DISK_TYPE", "nvme")]).unwrap();
+    assert_eq!(config.memory_budget, Some(ByteCount::mib(512)));
+    assert_eq!(config.disk_type, Some(DiskType::Nvme));
+    let config = load(&[], "disk_type = \"\"", &[("CRANK_MEMORY_BUDGET", "")]).unwrap();
+    assert_eq!((config.memory_budget, config.disk_type), (None, None));
+}
+
+#[test]
+fn only_what_asks_something_of_the_host_can_be_relaxed() {
+    let relax = |name: &str| load(&[], &format!("[workers.pdf]\nrelax = [{name:?}]"), &[]);
+    for constraint in Constraint::ALL {
+        let relaxed = relax(constraint.as_str());
+        match relaxed {
+            Ok(config) => {
+                assert!(constraint.is_placement(), "{constraint:?}");
+                assert_eq!(config.workers["pdf"].relax, [*constraint]);
+            }
+            Err(error) => {
+                assert!(!constraint.is_placement(), "{constraint:?}: {error}");
+                assert!(error.to_string().contains("a limit is raised"), "{error}");
+            }
+        }
+    }
+    let error = relax("disk_typ").unwrap_err().to_string();
+    assert!(error.contains("did you mean \"disk_type\"?"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! Compiled code on disk, authenticated.
+//! Compiled code: loaded, and kept on disk, authenticated.
 //!
 //! Loading compiled code means running it, so a file is trusted only if a MAC over it, keyed with a
 //! secret that only this host's user can read, says that this host wrote it: for this component,
@@ -69,24 +69,45 @@ impl CodeCache {
             tracing::warn!(path = %path.display(), "code cache entry altered or cut short; compiling anew");
             return None;
         };
-        // SAFETY: `deserialize` demands bytes that `Component::serialize` of a compatible engine
-        // made. The MAC covers every byte and was made by `store` with a key that only this user
-        // can read; the bytes are in memory of ours, where nobody changes them after the check.
-        #[allow(unsafe_code)]
-        let loaded = unsafe { Component::deserialize(engine, code) };
-        loaded
+        loaded(engine, code)
             .inspect_err(|error| {
                 tracing::warn!(path = %path.display(), %error, "code cache entry not loadable; compiling anew");
             })
             .ok()
     }
 
-    /// Keeps a component's compiled code. Failure is logged: the code at hand works all the same.
-    pub fn store(&self, compiled: &Component, component: &[u8]) {
-        let Some(open) = &self.open else { return };
-        if let Err(error) = open.store(compiled, component) {
+    /// Loads code that our compiler has just made of a component, and keeps it. Failure to keep it is
+    /// logged: the code at hand works all the same.
+    ///
+    /// # Errors
+    ///
+    /// The code is another engine's: the compiler is not of this very program.
+    pub(super) fn keep(
+        &self,
+        engine: &wasmtime::Engine,
+        component: &[u8],
+        code: &[u8],
+    ) -> wasmtime::Result<Component> {
+        let loaded = loaded(engine, code)?;
+        if let Some(open) = &self.open
+            && let Err(error) = open.store(component, code)
+        {
             tracing::warn!(dir = %open.dir.display(), %error, "compiled code not kept; it will be compiled again at the next start");
         }
+        Ok(loaded)
+    }
+}
+
+/// Loads compiled code that is known to be ours.
+fn loaded(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: `deserialize` demands bytes that wasmtime made, unaltered; that they are of a compatible
+    // engine it checks itself. Two callers have such bytes, in memory of ours where nobody changes
+    // them any more. `keep` has them from a child that runs this very program and nothing else, over
+    // a pipe that no other process holds. `load` has them from a file whose every byte the MAC
+    // covers, made by `store` of what `keep` had, with a key that only this user can read.
+    #[allow(unsafe_code)]
+    unsafe {
+        Component::deserialize(engine, code)
     }
 }
 
@@ -127,13 +148,12 @@ impl Open {
         (self.mac(component, code) == blake3::Hash::from_bytes(*mac)).then_some(code)
     }
 
-    fn store(&self, compiled: &Component, component: &[u8]) -> io::Result<()> {
-        let code = compiled.serialize().map_err(io::Error::other)?;
+    fn store(&self, component: &[u8], code: &[u8]) -> io::Result<()> {
         let digest = blake3::hash(component);
         // A name of its own, then a rename: no reader ever sees half a file, a crash leaves none.
         let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        file.write_all(self.mac(&digest, &code).as_bytes())?;
-        file.write_all(&code)?;
+        file.write_all(self.mac(&digest, code).as_bytes())?;
+        file.write_all(code)?;
         file.persist(self.path(&digest))?;
         Ok(())
     }

@@ -22,7 +22,7 @@ pub enum Interface {
     WasiRandom,
     /// `wasi:cli/*`: an empty environment, no input, output thrown away.
     WasiCli,
-    /// `wasi:filesystem/*`, with nothing preopened.
+    /// `wasi:filesystem/*`; what is preopened, if anything, is not decided here.
     WasiFilesystem,
 }
 
@@ -58,7 +58,8 @@ const fn offer(
 }
 
 /// Everything that the host provides. Most of it is powerless: no worker reaches anything with it but
-/// the caller of its own request and the operator's log, so none of that needs a declaration.
+/// the caller of its own request and the operator's log, so none of that needs a declaration. (Files need
+/// one: without it nothing is preopened.)
 pub(super) const OFFERS: &[Offer] = &[
     offer("crank", "worker", &["types"], None, CRANK),
     offer("crank", "worker", &["log"], Some(Interface::Log), CRANK),

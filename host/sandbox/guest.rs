@@ -10,6 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
+use super::files::{Files, FilesView};
 use super::pace::Pace;
 use super::peers::Peers;
 use crate::bindings::crank::worker::{events, log, types};
@@ -45,6 +46,7 @@ pub(crate) struct Guest {
     /// A limit that was reached where a host function could not say so: it ends the invocation at its
     /// next tick, or when it answers.
     pub stopped: Option<Stop>,
+    pub files: Files,
     worker: Arc<str>,
     request: String,
     events: Option<Outlet>,
@@ -84,6 +86,7 @@ impl Guest {
             handed: limits.handed,
             peers: None,
             stopped: None,
+            files: Files::new(None, &limits),
             worker,
             request,
             events,
@@ -108,8 +111,44 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// Files and the table that they are opened in.
+    pub fn files(&mut self) -> FilesView<'_> {
+        let Self {
+            files,
+            wasi,
+            meter,
+            stopped,
+            ..
+        } = self;
+        FilesView::new(files, &mut Wasi::made(wasi, meter, stopped).table)
+    }
+}
+
+impl Wasi {
+    /// Made when the guest first asks, since most never do.
+    fn made<'a>(
+        wasi: &'a mut Option<Box<Self>>,
+        meter: &mut Meter,
+        stopped: &mut Option<Stop>,
+    ) -> &'a mut Self {
+        wasi.get_or_insert_with(|| {
+            *stopped = meter.charge(RESOURCES_BYTES).err();
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(RESOURCES);
+            Box::new(Self {
+                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
+                table,
+            })
+        })
+    }
+}
+
 impl Drop for Guest {
     fn drop(&mut self) {
+        if let Some(wasi) = self.wasi.take() {
+            self.files.close(wasi.table);
+        }
         if self.log_dropped > 0 {
             tracing::warn!(
                 target: "worker", worker = %self.worker, request_id = %self.request,
@@ -119,19 +158,10 @@ impl Drop for Guest {
     }
 }
 
-/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams. Made when
-/// the guest first asks, since most never do.
+/// WASI with nothing in it: no arguments, no variables, no files, closed standard streams.
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let wasi = self.wasi.get_or_insert_with(|| {
-            self.stopped = self.meter.charge(RESOURCES_BYTES).err();
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(RESOURCES);
-            Box::new(Wasi {
-                ctx: WasiCtxBuilder::new().max_random_size(RANDOM).build(),
-                table,
-            })
-        });
+        let wasi = Wasi::made(&mut self.wasi, &mut self.meter, &mut self.stopped);
         WasiCtxView {
             ctx: &mut wasi.ctx,
             table: &mut wasi.table,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use wasmtime::{PoolConcurrencyLimitError, Trap};
 
 use super::Payload;
+use super::files::NoTmp;
 use super::guest::escaped;
 use crate::bindings::crank::worker::types;
 use crate::error::{Code, Failure, Fault};
@@ -53,8 +54,15 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
                 Code::Deadline,
                 "what the worker sends does not fit through its network bandwidth in time",
             ),
+            Stop::Storage => (
+                Code::StorageLimit,
+                "the worker wrote more files, or more into them, than it may",
+            ),
         };
         return Failure::new(code, message);
+    }
+    if let Some(error) = error.downcast_ref::<NoTmp>() {
+        return Failure::internal(error);
     }
     if let Some(panic) = panic {
         return Failure::new(Code::Trapped, "the worker panicked").with_cause(panic);
@@ -102,14 +110,15 @@ fn own_failure(failure: types::Failure) -> Failure {
         FailureKind::Unavailable => Code::Unavailable,
         FailureKind::Failed => Code::WorkerFailed,
     };
-    let mut told = Failure::new(code, cut(failure.message, MESSAGE));
-    told.worker_code = failure.code.map(|code| cut(code, WORKER_CODE));
+    // People read these in terminals and logs: what moves a cursor or begins a line is escaped.
+    let mut told = Failure::new(code, cut(escaped(&failure.message), MESSAGE));
+    told.worker_code = failure.code.filter(|code| is_code(code));
     if code == Code::InvalidInput
         && let Some(pointer) = failure.pointer
     {
         let detail = told.message.clone();
         told.faults = vec![Fault {
-            pointer: cut(pointer, POINTER),
+            pointer: cut(escaped(&pointer), POINTER),
             detail,
         }];
     }
@@ -121,6 +130,15 @@ fn own_failure(failure: types::Failure) -> Failure {
         );
     }
     told
+}
+
+/// Whether it has the form that the contract gives a worker's own code.
+fn is_code(text: &str) -> bool {
+    text.len() <= WORKER_CODE
+        && text.starts_with(|c: char| c.is_ascii_lowercase())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
 fn cut(mut text: String, bytes: usize) -> String {

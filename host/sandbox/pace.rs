@@ -20,6 +20,8 @@ pub(crate) struct Pace {
     turn: Mutex<Turn>,
     /// The poll under way ends because the guest yields, and not because it waits.
     yielding: AtomicBool,
+    /// The poll under way has seen a tick.
+    ticked: AtomicBool,
 }
 
 impl Pace {
@@ -28,6 +30,7 @@ impl Pace {
             cpu: CpuClock::new(),
             turn: Mutex::new(Turn::new(share)),
             yielding: AtomicBool::new(false),
+            ticked: AtomicBool::new(false),
         }
     }
 
@@ -43,6 +46,9 @@ impl Pace {
 
     /// At a tick, within every limit: how the guest goes on.
     pub fn next(&self, used: Duration) -> UpdateDeadline {
+        if !self.ticked.swap(true, Relaxed) {
+            wake_another_thread();
+        }
         let mut turn = self.turn();
         let tick = turn.tick(used);
         self.yielding.store(tick == Tick::Yield, Relaxed);
@@ -58,6 +64,16 @@ impl Pace {
     }
 }
 
+/// Wakes a thread of the runtime that has nothing to do. Of those that wait for work one waits for sockets
+/// and timers too; if that is the one that got this guest to run, nobody does any more, and a request
+/// that arrives is not seen until this thread has run dozens of guests. Whoever wakes and finds nothing
+/// to do takes that place.
+fn wake_another_thread() {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        drop(runtime.spawn(std::future::ready(())));
+    }
+}
+
 /// A guest's future at its pace.
 pub(super) struct Paced<'a, F> {
     pub pace: &'a Pace,
@@ -68,6 +84,7 @@ impl<F: Future> Future for Paced<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.pace.ticked.store(false, Relaxed);
         self.pace.cpu.enter();
         let polled = self.future.as_mut().poll(cx);
         self.pace.cpu.leave();

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
+use super::files::Files;
 use super::guest::{Outlet, paced};
 use super::pace::{Pace, Paced};
 use super::peers::Peers;
@@ -58,6 +59,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let mut guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
     guest.peers = peers.map(Peers::new);
     let mut store = store(&sandbox.engine, guest);
+    store.data_mut().files = Files::new(sandbox.files.clone(), &limits);
     let began = Instant::now();
     let mut start = Duration::ZERO;
     let ended = braked(&sandbox.engine, &pace, deadline, async {
@@ -73,6 +75,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         cpu: pace.used(),
         memory_peak: store.data().meter.peak(),
         sent: store.data().sent,
+        storage_peak: store.data().files.peak(),
     };
     let ended = match store.data().stopped {
         Some(stop) => Err(stop.into()),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::{Load, Offered, Refused, Worker, terms};
+use super::held::Known;
+use super::{Load, Offered, Refused, Worker, placement, storage, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -25,6 +26,8 @@ const DECLARE: Limits = Limits {
         bytes: 4 << 20,
         items: 10_000,
     },
+    storage: 0,
+    files: 0,
 };
 
 /// One component on its way to being a worker.
@@ -53,6 +56,22 @@ impl Loading<'_> {
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
         reasons.extend(terms::not_offered(&capabilities));
+        let known = Known {
+            weight: terms::weight(&self.config.limits, operator, &capabilities),
+            megabits: terms::megabits(&self.config.limits, &capabilities),
+            machine: self.engine.machine(),
+            relaxed: operator.map_or(&[], |operator| &operator.relax),
+        };
+        let limits = |capability: &Capability| {
+            let declared = capability.constraints.as_ref();
+            terms::limits(&self.config.limits, operator, declared, known.machine)
+        };
+        if let Some(machine) = known.machine {
+            reasons.extend(capabilities.iter().flat_map(|capability| {
+                let limits = limits(capability);
+                placement::refusals(capability, &limits, machine, known.relaxed, &stem)
+            }));
+        }
         let grants = match granted(
             &imports,
             &capabilities,
@@ -65,6 +84,9 @@ impl Loading<'_> {
                 return Err(refused(reasons));
             }
         };
+        let files = storage::source(self.config, operator, &grants, &capabilities)
+            .await
+            .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
         let sandbox = Sandbox::new(
             self.engine,
@@ -72,21 +94,21 @@ impl Loading<'_> {
             &component,
             &grants,
             Rates {
-                weight: terms::weight(&capabilities),
-                megabits: terms::megabits(&self.config.limits, &capabilities),
+                weight: known.weight,
+                megabits: known.megabits,
             },
         )
-        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?
+        .with_files(files);
         let offered = capabilities
             .into_iter()
             .map(|capability| {
+                let limits = limits(&capability);
                 Arc::new(Offered {
                     id: capability.key().into(),
-                    limits: terms::limits(
-                        &self.config.limits,
-                        operator,
-                        capability.constraints.as_ref(),
-                    ),
+                    bid: terms::bid(&self.config.limits, capability.slo_bid),
+                    limits,
+                    constraints: known.held(&capability, &limits),
                     capability,
                 })
             })
@@ -100,37 +122,30 @@ impl Loading<'_> {
             sandbox,
             origin,
             called: AtomicBool::new(false),
+            lane: Arc::new(terms::lane(&self.config.limits, operator)),
             load: Load::default(),
         })
     }
 
-    /// Reads and compiles, on a thread where that may take its time.
+    /// Reads and compiles.
     async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
-        let engine = self.engine.clone();
+        let refused = |reason| self.refused(None, vec![reason]);
         let file = self.file.to_owned();
         let cap = self.config.limits.component.get();
-        let made = tokio::task::spawn_blocking(move || {
-            let bytes = read(&file, cap)?;
-            let name = file
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            let began = Instant::now();
-            let kib = bytes.len() >> 10;
-            let (component, origin) = engine
-                .component(&bytes, || {
-                    tracing::info!("compiling {name} ({kib} KiB), once: the code is kept")
-                })
-                .map_err(|error| error.to_string())?;
-            if origin == Origin::Compiled {
-                tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
-            }
-            Ok((component, origin))
-        })
-        .await
-        .unwrap_or_else(|panic| Err(format!("does not compile: {panic}")));
-        made.map_err(|reason| self.refused(None, vec![reason]))
+        let bytes = tokio::task::spawn_blocking(move || read(&file, cap)).await;
+        let bytes = bytes
+            .unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")))
+            .map_err(refused)?;
+        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let began = Instant::now();
+        let kib = bytes.len() >> 10;
+        let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
+        let made = self.engine.component(bytes.into(), compiling).await;
+        let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
+        if origin == Origin::Compiled {
+            tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
+        }
+        Ok((component, origin))
     }
 
     fn stem(&self) -> String {

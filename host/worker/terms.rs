@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use crate::capability::{Capability, Constraints, EnvProfile};
+use crate::admission::Lane;
+use crate::capability::{Capability, Constraints};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::DEFAULT_WEIGHT;
 use crate::limits::{Handed, Limits};
+use crate::machine::Machine;
 
 /// Identities that a worker may not claim: outside the trust domain, not the one that the operator
 /// gave to its file, or one that the operator gave to another.
@@ -60,49 +62,47 @@ pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
                 given.disk_storage_gb.is_some_and(|gb| gb > 0),
             ),
             (
-                "model_storage_mb",
-                given.model_storage_mb.is_some_and(|mb| mb > 0),
-            ),
-            (
                 "vector_index_mb",
                 given.vector_index_mb.is_some_and(|mb| mb > 0),
             ),
-            ("gpu_count", given.gpu_count.is_some_and(|count| count > 0)),
-            (
-                "gpu_memory_mb",
-                given.gpu_memory_mb.is_some_and(|mb| mb > 0),
-            ),
-            ("gpu_type", given.gpu_type.is_some()),
         ] {
             if declared {
                 refuse(name);
             }
-        }
-        if capability.env_profile == Some(EnvProfile::GpuRequired) {
-            refuse("env_profile gpu-required");
         }
     }
     reasons
 }
 
 /// The operator's word for this file, else the worker's up to the operator's ceiling, else the
-/// operator's default.
+/// operator's default. A minimum that is declared without a maximum raises the default. No invocation
+/// may have more memory than the machine has for all of them: a maximum beyond that is no demand.
 pub(super) fn limits(
     default: &LimitSettings,
     operator: Option<&WorkerSettings>,
     declared: Option<&Constraints>,
+    machine: Option<&Machine>,
 ) -> Limits {
     let memory = declared
-        .and_then(|declared| declared.max_memory_mb)
-        .map(|mb| ByteCount::mib(mb).min(default.max_memory));
+        .and_then(|declared| {
+            let least = declared.min_memory_mb.map(ByteCount::mib);
+            let most = declared.max_memory_mb.map(ByteCount::mib);
+            most.or(least.filter(|least| *least > default.memory))
+        })
+        .map(|most| most.min(default.max_memory));
+    let memory = operator
+        .and_then(|operator| operator.memory)
+        .or(memory)
+        .unwrap_or(default.memory);
     let cpu = declared
         .and_then(|declared| declared.max_cpu_ms)
         .map(|ms| Duration::from_millis(ms.into()));
+    let storage = declared
+        .and_then(|declared| declared.tmp_storage_mb)
+        .map(|mb| ByteCount::mib(mb).min(default.max_tmp));
     Limits {
-        memory: operator
-            .and_then(|operator| operator.memory)
-            .or(memory)
-            .unwrap_or(default.memory)
+        memory: machine
+            .map_or(memory, |machine| memory.min(machine.budget))
             .get(),
         wall: operator
             .and_then(|operator| operator.wall)
@@ -116,6 +116,8 @@ pub(super) fn limits(
             bytes: default.hostcall.get(),
             items: default.hostcalls,
         },
+        storage: storage.unwrap_or(default.tmp).get(),
+        files: default.tmp_files,
     }
 }
 
@@ -127,10 +129,35 @@ pub(super) fn megabits(default: &LimitSettings, capabilities: &[Capability]) -> 
     declared.unwrap_or(default.network_mbps)
 }
 
-/// The worker's weight against other workers; its capabilities agree on it.
-pub(super) fn weight(capabilities: &[Capability]) -> u32 {
+/// What a capability bids for its place in the worker's line, up to the operator's ceiling.
+pub(super) fn bid(default: &LimitSettings, declared: Option<f64>) -> f64 {
+    declared.unwrap_or_default().min(default.max_slo_bid.into())
+}
+
+/// How many invocations of the worker run at once, and how many calls wait for it.
+pub(super) fn lane(default: &LimitSettings, operator: Option<&WorkerSettings>) -> Lane {
+    let concurrency = operator.and_then(|operator| operator.concurrency);
+    Lane::new(
+        concurrency.unwrap_or(default.worker_concurrency),
+        default.queue,
+    )
+}
+
+/// The worker's weight against other workers: the operator's word for this file, else what its
+/// capabilities agree on up to the operator's ceiling, else the default.
+pub(super) fn weight(
+    default: &LimitSettings,
+    operator: Option<&WorkerSettings>,
+    capabilities: &[Capability],
+) -> u32 {
     let declared = capabilities
         .iter()
         .find_map(|capability| capability.constraints.as_ref()?.cpu_shares);
-    declared.unwrap_or(DEFAULT_WEIGHT)
+    operator
+        .and_then(|operator| operator.cpu_shares)
+        .unwrap_or_else(|| {
+            declared
+                .unwrap_or(DEFAULT_WEIGHT)
+                .min(default.max_cpu_shares)
+        })
 }

@@ -27,7 +27,7 @@ fn crank(arguments: &[&str]) -> Command {
     command
 }
 
-fn output(arguments: &[&str]) -> (i32, String, String) {
+pub fn output(arguments: &[&str]) -> (i32, String, String) {
     told(&crank(arguments).output().unwrap())
 }
 
@@ -49,7 +49,7 @@ fn workers() -> TempDir {
     dir
 }
 
-fn path(dir: &TempDir) -> &str {
+pub fn path(dir: &TempDir) -> &str {
     dir.path().to_str().unwrap()
 }
 
@@ -200,10 +200,10 @@ fn print_config_says_what_holds_and_where_it_came_from() {
 }
 
 /// A serving program, killed if the test fails.
-struct Serving(Child, String);
+pub struct Serving(pub Child, pub String);
 
 impl Serving {
-    fn start(dir: &Path, extra: &[&str]) -> Self {
+    pub fn start(dir: &Path, extra: &[&str]) -> Self {
         let dir = dir.to_str().unwrap();
         let arguments = [&["serve", dir, "--listen", "127.0.0.1:0"], extra].concat();
         let mut child = crank(&arguments).stderr(Stdio::piped()).spawn().unwrap();
@@ -228,7 +228,7 @@ impl Serving {
         Self(child, url)
     }
 
-    fn terminate(&self) {
+    pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     }

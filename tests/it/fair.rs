@@ -6,22 +6,9 @@ use std::time::{Duration, Instant};
 use crank::error::Code;
 use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
-use serde_json::json;
 
-use crate::support::component::{Wat, capability};
+use crate::support::component::{Wat, bursting, runaway};
 use crate::support::{call, config, dir, engine, guest, invoke, place, run};
-
-/// A worker that computes until its deadline, with a weight.
-fn runaway(name: &str, shares: u32) -> Wat {
-    let mut offered = capability(name);
-    offered["constraints"] = json!({ "cpu-shares": shares });
-    let mut wat = Wat::new(
-        &format!("worker-{}", name.replace('_', "-")),
-        json!([offered]),
-    );
-    wat.handle = "(loop $again (br $again))".to_owned();
-    wat
-}
 
 /// An engine of its own, so that no other test's guests compete, with these workers and hello-world.
 async fn workers(wats: &[(String, Wat)]) -> Arc<Router> {
@@ -79,24 +66,14 @@ fn workers_that_compete_get_cpu_by_their_shares() {
         let running: Vec<_> = named
             .iter()
             .zip([8, 4, 4, 4])
+            // The heaviest first: what the first computes before anyone competes is its own.
+            .rev()
             .flat_map(|((name, _), count)| start(&router, name, count, Duration::from_secs(4)))
             .collect();
         for invocation in running {
             invocation.await.expect("it ends as it should");
         }
-        let snapshot = router.registry().snapshot();
-        let used = named.each_ref().map(|(name, _)| {
-            let id = format!("worker-{}", name.replace('_', "-"));
-            let worker = snapshot
-                .workers()
-                .iter()
-                .find(|worker| **worker.id() == *id);
-            worker
-                .expect("it is loaded")
-                .observed()
-                .cpu_total
-                .as_secs_f64()
-        });
+        let used = named.each_ref().map(|(name, _)| cpu_seconds(&router, name));
         let total: f64 = used.iter().sum();
         for (used, shares) in used.into_iter().zip(shares) {
             let (got, due) = (used / total, f64::from(shares) / 7680.0);
@@ -110,6 +87,38 @@ fn workers_that_compete_get_cpu_by_their_shares() {
                 "{got:.3} of the CPU, {due:.3} due"
             );
         }
+    });
+}
+
+/// Seconds of CPU time that a worker has used.
+fn cpu_seconds(router: &Router, name: &str) -> f64 {
+    let id = format!("worker-{name}").replace('_', "-");
+    let snapshot = router.registry().snapshot();
+    let mut workers = snapshot.workers().iter();
+    let worker = workers.find(|worker| **worker.id() == *id);
+    let observed = worker.expect("it is loaded").observed();
+    observed.cpu_total.as_secs_f64()
+}
+
+/// A worker that computes in bursts just under a tick, waiting in a host function between them, gets no
+/// more than a worker of the same weight that simply computes.
+#[test]
+fn a_worker_that_computes_in_short_bursts_gets_no_more_than_its_share() {
+    run(async {
+        let named = [
+            ("bursting".to_owned(), bursting("bursting", 1024, 800)),
+            ("plain".to_owned(), runaway("plain", 1024)),
+        ];
+        let router = workers(&named).await;
+        let time = Duration::from_secs(3);
+        let mut running = start(&router, "bursting", 24, time);
+        running.extend(start(&router, "plain", 8, time));
+        for invocation in running {
+            invocation.await.expect("it ends as it should");
+        }
+        let [bursting, plain] = ["bursting", "plain"].map(|name| cpu_seconds(&router, name));
+        println!("bursts: {bursting:.2} s of CPU, a plain loop: {plain:.2} s");
+        assert!(bursting < plain * 1.2, "{bursting:.2} s to {plain:.2} s");
     });
 }
 

@@ -115,7 +115,13 @@ async fn an_answer_is_the_payload_and_says_who_gave_it() {
         assert_eq!(headers["crank-worker"], "worker-hello-world");
         assert!(headers.contains_key("crank-cold") && headers.contains_key("crank-request-id"));
         let timing = headers["server-timing"].to_str().unwrap();
-        for part in ["start;dur=", "run;dur=", "cpu;dur=", "memory;desc="] {
+        for part in [
+            "start;dur=",
+            "run;dur=",
+            "cpu;dur=",
+            "memory;desc=",
+            "storage;desc=",
+        ] {
             assert!(timing.contains(part), "{timing}");
         }
         assert_eq!(

@@ -13,13 +13,14 @@ use tokio::sync::mpsc;
 
 use crate::support::component::{Wat, capability};
 use crate::support::{
-    call, code, config, dir, done, engine_with, failure, guest, hostile, invoke, place, router, run,
+    call, code, config, dir, done, engine, failure, guest, hostile, invoke, machine, place, router,
+    run,
 };
 
 /// The hostile worker on a host that gives so many MiB to all guests together.
-async fn on_budget(mb: u64) -> (Engine, Arc<Router>) {
+async fn on_budget(mb: u32) -> (Engine, Arc<Router>) {
     let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("code");
-    let engine = engine_with(&cache, |settings| settings.memory = mb << 20);
+    let engine = engine(&cache).on(machine(mb));
     let snapshot = Snapshot::load(&engine, &config(""), vec![guest("hostile")]).await;
     assert!(snapshot.refused().is_empty(), "{:?}", snapshot.refused());
     (engine, Arc::new(Router::new(Registry::new(snapshot))))
@@ -31,11 +32,12 @@ async fn on_budget(mb: u64) -> (Engine, Arc<Router>) {
 fn the_hosts_memory_budget_ends_what_it_cannot_hold_and_gets_everything_back() {
     run(async {
         // The capability declares 64 MiB.
-        let (engine, router) = on_budget(40).await;
+        let (engine, router) = on_budget(64).await;
         assert_eq!(
-            done(&router, "misbehave:take_memory", r#"{"mb": 20}"#).await["done"],
-            20
+            done(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await["done"],
+            50
         );
+        let taken = engine.budget().hold(30 << 20).expect("there is room");
         let failure = failure(&router, "misbehave:take_memory", r#"{"mb": 50}"#).await;
         assert_eq!(failure.code, Code::Overloaded);
         assert!(failure.retry_after.is_some());
@@ -54,8 +56,10 @@ fn the_hosts_memory_budget_ends_what_it_cannot_hold_and_gets_everything_back() {
             ("misbehave:return_bytes", r#"{"mb": 33}"#, Code::OutputLimit),
         ] {
             assert_eq!(code(&router, capability, input).await, expected);
-            assert_eq!(engine.budget().used(), 0, "after {capability}");
+            assert_eq!(engine.budget().used(), 30 << 20, "after {capability}");
         }
+        drop(taken);
+        assert_eq!(engine.budget().used(), 0);
     });
 }
 

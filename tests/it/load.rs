@@ -326,18 +326,12 @@ fn a_constraint_that_this_host_cannot_hold_refuses_the_worker_by_name() {
             ("network-bandwidth-mbps", json!(100)),
             ("model-storage-mb", json!(500)),
             ("vector-index-mb", json!(2048)),
-            ("gpu-count", json!(1)),
-            ("gpu-memory-mb", json!(8192)),
-            ("gpu-type", json!("nvidia")),
         ] {
             let mut wat = honest();
             wat.declaration["capabilities"][0]["constraints"] = json!({ name: value });
             let reasons = refusal(&wat, "").await;
             assert_says(&reasons, &[&name.replace('-', "_"), "not offered"]);
         }
-        let mut wat = honest();
-        wat.declaration["capabilities"][0]["env-profile"] = json!("gpu-required");
-        assert_says(&refusal(&wat, "").await, &["gpu-required", "not offered"]);
     });
 }
 

@@ -1,7 +1,9 @@
 //! Crank from the outside: one binary, a file per feature.
 
+mod admission;
 mod build;
 mod cli;
+mod compile;
 mod convert;
 mod events;
 mod fair;
@@ -9,6 +11,9 @@ mod hostile;
 mod http;
 mod limits;
 mod load;
+mod mix;
 mod peers;
+mod placement;
+mod storage;
 mod support;
 mod tidy;

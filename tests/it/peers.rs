@@ -94,8 +94,8 @@ fn a_peer_that_the_calling_capability_does_not_list_is_denied_and_audited() {
 fn calls_go_in_no_circle_and_no_deeper_than_eight() {
     run(async {
         let router = relay("").await;
-        let reached = |hops: u32| done(&router, "relay:hop0", &hops_left(hops));
-        assert_eq!(reached(7).await["reached"], "hop7");
+        let reached = done(&router, "relay:hop0", &hops_left(7)).await;
+        assert_eq!(reached["reached"], "hop7");
         let deeper = failure(&router, "relay:hop0", &hops_left(8)).await;
         assert!(deeper.message.contains("no deeper than 8"), "{deeper}");
 
@@ -185,6 +185,25 @@ fn calls_run_at_once_and_end_when_they_are_dropped() {
         let calls = json!({ "calls": [greet, endless, endless], "wait_for": 1 }).to_string();
         let all = done(&router, "relay:several", &calls).await;
         assert!(all["became"][0]["answer"]["greeting"].is_string(), "{all}");
+        idle(&router).await;
+    });
+}
+
+/// A chain whose workers have all their slots taken by the chain itself goes on: nested calls wait for
+/// nobody.
+#[test]
+fn chains_at_full_load_do_not_wait_for_themselves() {
+    run(async {
+        let router = relay("[workers.relay]\nconcurrency = 2\n[limits]\nqueue = 1000").await;
+        let chains = (0..16).map(|_| {
+            let router = router.clone();
+            tokio::spawn(async move { done(&router, "relay:hop0", &hops_left(3)).await })
+        });
+        for chain in chains.collect::<Vec<_>>() {
+            let reached = tokio::time::timeout(Duration::from_secs(20), chain).await;
+            let reached = reached.expect("nobody waits for ever").expect("no panic");
+            assert_eq!(reached["reached"], "hop3");
+        }
         idle(&router).await;
     });
 }

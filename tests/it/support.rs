@@ -12,9 +12,11 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use crank::api;
-use crank::config::Config;
+use crank::capability::DiskType;
+use crank::config::{ByteCount, Config};
 use crank::engine::{Engine, Settings};
 use crank::error::{Code, Failure};
+use crank::machine::{Disk, Machine};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Answer, Call, Router};
 use crank::sandbox::Payload;
@@ -38,9 +40,13 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
         .expect("threads")
 });
 
-/// The engine of all tests. Its cache outlives them: what did not change is compiled once.
-static ENGINE: LazyLock<Engine> =
-    LazyLock::new(|| engine(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("code")));
+/// The engine of all tests. Its cache outlives them: what did not change is compiled once. A process
+/// that must be alone with its cache names another folder, by the same variable.
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    let scratch = std::env::var("CARGO_TARGET_TMPDIR");
+    let scratch = scratch.as_deref().unwrap_or(env!("CARGO_TARGET_TMPDIR"));
+    engine(&Path::new(scratch).join("code"))
+});
 
 /// The guests of this repository that were asked for so far, by the name of their folder: the
 /// component, or why there is none.
@@ -89,17 +95,31 @@ pub fn log() -> String {
 
 /// An engine of its own, with its code cache in a directory.
 pub fn engine(cache: &Path) -> Engine {
-    engine_with(cache, |_| {})
+    engine_with(&config(""), cache)
 }
 
-/// The same, with other settings.
-pub fn engine_with(cache: &Path, tweak: impl FnOnce(&mut Settings)) -> Engine {
-    let mut settings = Settings {
+/// The same with the bounds of a configuration for compiling.
+pub fn engine_with(config: &Config, cache: &Path) -> Engine {
+    let settings = Settings {
         instances: INSTANCES,
-        memory: u64::MAX,
+        ..Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"))
     };
-    tweak(&mut settings);
     Engine::new(settings, Some(cache)).expect("the engine starts")
+}
+
+/// A machine that has so much memory for workers, and not much else.
+pub fn machine(budget_mb: u32) -> Machine {
+    Machine {
+        cores: 4,
+        memory: None,
+        budget: ByteCount::mib(budget_mb),
+        disk: Disk {
+            kind: Some(DiskType::Hdd),
+            from: "this test".to_owned(),
+        },
+        disk_type: None,
+        gpus: Vec::new(),
+    }
 }
 
 /// The component of a guest of this repository, `hello-world`: built once in this process.
@@ -236,9 +256,13 @@ pub struct Host {
 impl Host {
     /// Serves with the default settings, but for what `tweak` changes.
     pub async fn start(tweak: impl FnOnce(&mut api::Settings)) -> Self {
-        LazyLock::force(&LOG);
         let files = ["hello-world", "document-conversion", "hostile"].map(guest);
-        let router = router(files.into(), "").await;
+        Self::of(router(files.into(), "").await, tweak).await
+    }
+
+    /// Serves what a router has.
+    pub async fn of(router: Arc<Router>, tweak: impl FnOnce(&mut api::Settings)) -> Self {
+        LazyLock::force(&LOG);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let addr = listener.local_addr().expect("it has an address");
         let mut settings = api::Settings::from(&*config(""));

@@ -10,7 +10,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Files that may say `unsafe`, and why.
 const UNSAFE: [&str; 2] = [
-    // `Component::deserialize`, after the check of a MAC.
+    // `Component::deserialize`, of code from our own compiler or with our MAC.
     "host/engine/cache.rs",
     // A global allocator.
     "guests/worker/src/allocator.rs",

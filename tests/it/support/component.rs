@@ -24,6 +24,9 @@ pub struct Wat {
     pub handle: String,
     /// What `handle` returns: `{"ok": payload}` or `{"err": failure}`.
     pub answer: Value,
+    /// Instructions that run when the host asks for memory, before it is given some. The parameters
+    /// are `$old`, `$old_size`, `$align` and `$size`, the result is an address.
+    pub realloc: String,
     /// Packages of WIT, each in braces, besides the contract's.
     pub packages: String,
     /// Lines of the world: `import test:net/socket;`.
@@ -45,6 +48,7 @@ impl Wat {
             declare: String::new(),
             handle: String::new(),
             answer: json!({ "ok": { "media-type": "application/json", "body": "{}" } }),
+            realloc: String::new(),
             packages: String::new(),
             world: String::new(),
             imports: String::new(),
@@ -106,6 +110,7 @@ impl Wat {
         let Self {
             declare,
             handle,
+            realloc,
             imports,
             items,
             ..
@@ -117,8 +122,11 @@ impl Wat {
                 (memory (export "memory") {pages})
                 (global $heap (mut i32) (i32.const {heap}))
                 (data (i32.const {BASE}) "{bytes}")
-                (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
+                (func $realloc (export "cabi_realloc")
+                    (param $old i32) (param $old_size i32) (param $align i32) (param $size i32)
+                    (result i32)
                     (local $at i32)
+                    {realloc}
                     (local.set $at (global.get $heap))
                     (global.set $heap (i32.and (i32.const -16)
                         (i32.add (i32.add (local.get $at) (local.get $size)) (i32.const 15))))
@@ -133,6 +141,57 @@ impl Wat {
                 {items})"#
         )
     }
+}
+
+/// A worker `worker-NAME` that offers `misbehave:NAME`, computes until its deadline and has a weight.
+pub fn runaway(name: &str, shares: u32) -> Wat {
+    let mut offered = capability(name);
+    offered["constraints"] = json!({ "cpu-shares": shares });
+    let mut wat = Wat::new(
+        &format!("worker-{name}").replace('_', "-"),
+        json!([offered]),
+    );
+    wat.handle = "(loop $again (br $again))".to_owned();
+    wat
+}
+
+/// The same, but it computes for so many microseconds at a time and then waits for as short a time as
+/// it can: never for a whole tick, where that is a millisecond.
+pub fn bursting(name: &str, shares: u32, micros: u32) -> Wat {
+    let mut wat = runaway(name, shares);
+    wat.packages = "
+        package wasi:io@0.2.0 { interface poll { resource pollable { block: func(); } } }
+        package wasi:clocks@0.2.0 {
+            interface monotonic-clock {
+                use wasi:io/poll@0.2.0.{pollable};
+                now: func() -> u64;
+                subscribe-duration: func(when: u64) -> pollable;
+            }
+        }"
+    .to_owned();
+    wat.world = "import wasi:io/poll@0.2.0; import wasi:clocks/monotonic-clock@0.2.0;".to_owned();
+    wat.imports = r#"
+        (import "wasi:clocks/monotonic-clock@0.2.0" "now" (func $now (result i64)))
+        (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration"
+            (func $subscribe (param i64) (result i32)))
+        (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
+        (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop (param i32)))"#
+        .to_owned();
+    wat.handle = format!(
+        "(local $end i64) (local $left i32) (local $wait i32)
+        (loop $again
+            (local.set $end (i64.add (call $now) (i64.const {micros}000)))
+            (loop $burst
+                (local.set $left (i32.const 5000))
+                (loop $work (br_if $work
+                    (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))
+                (br_if $burst (i64.lt_u (call $now) (local.get $end))))
+            (local.set $wait (call $subscribe (i64.const 1000)))
+            (call $block (local.get $wait))
+            (call $drop (local.get $wait))
+            (br $again))"
+    );
+    wat
 }
 
 /// A capability `misbehave:NAME` that takes and returns any JSON.
@@ -213,6 +272,10 @@ impl<'a> Data<'a> {
             (Type::U32, value) => {
                 let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
                 self.put(at, number.expect("a u32").to_le_bytes());
+            }
+            // JSON has no word for what is no number.
+            (Type::F64, Value::String(text)) if text == "NaN" => {
+                self.put(at, f64::NAN.to_le_bytes());
             }
             (Type::F64, value) => self.put(at, value.as_f64().expect("a number").to_le_bytes()),
             (Type::Id(id), value) => self.write_defined(at, &resolve.types[*id].kind, value),

@@ -1,0 +1,439 @@
+//! Overload: what a host still does when four times as much is asked of it as it can do.
+//!
+//!     cargo bench --bench overload [-- SECONDS]
+//!
+//! One worker that computes for some milliseconds, called over HTTP, in one run: its capacity (closed
+//! loop), the latency of an idle host, then four times the capacity (open loop: who is not answered
+//! does not slow down who comes next), then the latency again, one second after the last call of the
+//! burst. Calls of two capabilities come mixed, one bids more than the other. The generator is a
+//! process of its own on a core of its own; the host has the others. Exits 1 if the host does not keep
+//! what issue and documentation promise.
+
+#[path = "../tests/it/support/component.rs"]
+#[allow(dead_code)]
+mod component;
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use component::{Wat, capability};
+use crank::admission::Admission;
+use crank::config::Config;
+use crank::engine::{self, Engine, Settings};
+use crank::registry::{Registry, Snapshot};
+use crank::router::Router;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use serde_json::{Value, json};
+
+/// The argument that makes this program the generator.
+const GENERATE: &str = "--generate";
+/// Turns of the worker's loop: some milliseconds of CPU time.
+const TURNS: u32 = 4_000_000;
+/// How much of the capacity the burst asks for.
+const OVERLOAD: f64 = 4.0;
+/// The part of the calls that bids more.
+const DEAR: f64 = 0.15;
+/// What a caller's patience is.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// After the burst, how long until latency is as before.
+const RECOVERY: Duration = Duration::from_secs(1);
+
+fn main() -> ExitCode {
+    let mut arguments = std::env::args().skip(1).filter(|given| given != "--bench");
+    let first = arguments.next();
+    if first.as_deref() == Some(GENERATE) {
+        generate(&arguments.collect::<Vec<_>>());
+        return ExitCode::SUCCESS;
+    }
+    let seconds = first.map_or(5, |text| text.parse().expect("a number of seconds"));
+    let cores = allowed_cores();
+    if let [_, own @ ..] = &cores[..]
+        && !own.is_empty()
+    {
+        pin(own);
+    }
+    let result = measure(seconds, cores[0]);
+    report(&result, cores.len())
+}
+
+/// Serves the worker, lets the generator call it, and returns what that saw.
+fn measure(seconds: u64, core: usize) -> Value {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(engine::threads())
+        .enable_all()
+        .build()
+        .expect("threads");
+    let dir = tempfile::tempdir().expect("a directory");
+    let config = Arc::new(Config::load(&[], None, std::env::vars()).expect("the defaults hold"));
+    let settings = Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"));
+    let engine = Engine::new(settings, Some(dir.path())).expect("an engine");
+    let file = dir.path().join("compute.wasm");
+    std::fs::write(&file, worker()).expect("a file");
+    let snapshot = runtime.block_on(Snapshot::load(&engine, &config, vec![file]));
+    assert_eq!(snapshot.workers().len(), 1, "{:?}", snapshot.refused());
+    let admission = Admission::new(config.limits.concurrency, || false);
+    let router = Arc::new(Router::with(Registry::new(snapshot), admission));
+    let listener = runtime
+        .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
+        .expect("a loopback port");
+    let address = listener.local_addr().expect("an address");
+    let api = crank::api::Settings::from(&*config);
+    runtime.spawn(crank::api::serve(
+        listener,
+        router.clone(),
+        api,
+        std::future::pending(),
+    ));
+
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args([
+            GENERATE,
+            &address.to_string(),
+            &core.to_string(),
+            &seconds.to_string(),
+        ])
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("the generator runs");
+    assert!(output.status.success(), "the generator failed");
+    let mut result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let seen = router.registry().snapshot().workers()[0].observed();
+    result["in_flight_at_end"] =
+        json!(seen.in_flight + seen.queued + router.admission().in_flight());
+    result["cpu_ms_per_call"] = json!(seen.cpu_total.as_secs_f64() * 1e3 / seen.calls as f64);
+    result
+}
+
+/// `misbehave:cheap` and `misbehave:dear`: the same work, another bid.
+fn worker() -> Vec<u8> {
+    let mut offered = ["cheap", "dear"].map(capability);
+    offered[0]["slo-bid"] = json!(1.0);
+    offered[1]["slo-bid"] = json!(10.0);
+    let mut wat = Wat::new("worker-compute", json!(offered));
+    wat.items = "(global $n (mut i32) (i32.const 0))".to_owned();
+    wat.handle = format!(
+        "(loop $again
+            (global.set $n (i32.add (global.get $n) (i32.const 1)))
+            (br_if $again (i32.lt_u (global.get $n) (i32.const {TURNS}))))"
+    );
+    wat.build()
+}
+
+fn report(result: &Value, cores: usize) -> ExitCode {
+    let number = |path: &str| {
+        result
+            .pointer(path)
+            .and_then(Value::as_f64)
+            .unwrap_or(f64::NAN)
+    };
+    let (capacity, goodput) = (number("/capacity"), number("/burst/goodput"));
+    let ratio = goodput / capacity;
+    println!("cores                      {cores}, one of them the generator's");
+    println!(
+        "CPU time of a call         {:.2} ms",
+        number("/cpu_ms_per_call")
+    );
+    println!("capacity                   {capacity:.0} answers/s");
+    println!(
+        "asked in the burst         {:.0} calls/s",
+        number("/burst/asked")
+    );
+    println!("goodput in the burst       {goodput:.0} answers/s, {ratio:.3} of the capacity");
+    println!("refused                    {:.0}", number("/burst/refused"));
+    println!(
+        "  without Retry-After      {:.0}",
+        number("/burst/refused_without_retry")
+    );
+    println!(
+        "  told after (p50, p99)    {:.1}, {:.1} ms",
+        number("/burst/refusal_p50"),
+        number("/burst/refusal_p99")
+    );
+    println!("other answers              {}", result["burst"]["others"]);
+    for class in ["dear", "cheap"] {
+        println!(
+            "{class:5} answered            {:.0} of {:.0}, waited {:.1} ms on average, {:.1} ms at p99",
+            number(&format!("/burst/{class}/answered")),
+            number(&format!("/burst/{class}/asked")),
+            number(&format!("/burst/{class}/wait_mean")),
+            number(&format!("/burst/{class}/wait_p99")),
+        );
+    }
+    for phase in ["before", "after"] {
+        println!(
+            "latency {phase:6}             p50 {:.2} ms, p99 {:.2} ms",
+            number(&format!("/{phase}/p50")),
+            number(&format!("/{phase}/p99")),
+        );
+    }
+    let kept = [
+        ("goodput of 0.9 of the capacity", ratio >= 0.9),
+        (
+            "every refused call says when to come back",
+            number("/burst/refused_without_retry") == 0.0,
+        ),
+        (
+            "nothing but answers and refusals",
+            result["burst"]["others"] == json!({}),
+        ),
+        (
+            "a higher bid waits less",
+            number("/burst/dear/wait_mean") < number("/burst/cheap/wait_mean"),
+        ),
+        (
+            "latency as before within a second",
+            number("/after/p50") < 1.5 * number("/before/p50"),
+        ),
+        ("nothing left in flight", number("/in_flight_at_end") == 0.0),
+    ];
+    for (what, kept) in kept {
+        println!("{}: {what}", if kept { "kept  " } else { "BROKEN" });
+    }
+    ExitCode::from(u8::from(!kept.iter().all(|(_, kept)| *kept)))
+}
+
+fn allowed_cores() -> Vec<usize> {
+    let set = sched_getaffinity(None).expect("the kernel says");
+    (0..CpuSet::MAX_CPU)
+        .filter(|&core| set.is_set(core))
+        .collect()
+}
+
+/// Keeps this thread, and those that it starts, on some cores.
+fn pin(cores: &[usize]) {
+    let mut set = CpuSet::new();
+    for &core in cores {
+        set.set(core);
+    }
+    sched_setaffinity(None, &set).expect("cores of our own");
+}
+
+/// What became of one call.
+struct Call {
+    dear: bool,
+    status: u16,
+    retry_after: bool,
+    /// Milliseconds that it waited to be admitted, as the host says.
+    queued: f64,
+    /// From when it was due to its answer.
+    took: Duration,
+    /// Since the phase began.
+    ended: Duration,
+}
+
+struct Generator {
+    client: reqwest::Client,
+    base: String,
+}
+
+fn generate(arguments: &[String]) {
+    let [address, core, seconds] = arguments else {
+        panic!("an address, a core and a number of seconds");
+    };
+    pin(&[core.parse().expect("a core")]);
+    let address: SocketAddr = address.parse().expect("an address");
+    let burst = Duration::from_secs(seconds.parse().expect("seconds"));
+    let generator = Arc::new(Generator {
+        client: reqwest::Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client"),
+        base: format!("http://{address}/invoke/misbehave"),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let result = runtime
+        .expect("a runtime")
+        .block_on(phases(generator, burst));
+    println!("{result}");
+}
+
+async fn phases(generator: Arc<Generator>, burst: Duration) -> Value {
+    closed_loop(&generator, Duration::from_secs(1)).await;
+    let capacity = closed_loop(&generator, Duration::from_secs(4)).await;
+    let quiet = Duration::from_secs(3);
+    let before = open_loop(&generator, capacity / 10.0, quiet, PATIENCE).await;
+    let calls = open_loop(&generator, capacity * OVERLOAD, burst, PATIENCE).await;
+    // The last calls are answered or refused by now or within their patience: the second counts from
+    // the last arrival.
+    let after = open_loop(&generator, capacity / 10.0, quiet, PATIENCE).await;
+    json!({
+        "capacity": capacity,
+        "before": latency(&before),
+        "burst": summary(&calls, burst),
+        "after": latency(&after),
+    })
+}
+
+/// Answers per second with as many callers as a worker has slots by default, each with one call after
+/// the other.
+async fn closed_loop(generator: &Arc<Generator>, time: Duration) -> f64 {
+    let began = Instant::now();
+    let callers = (0..32).map(|_| {
+        let generator = generator.clone();
+        tokio::spawn(async move {
+            let mut answered = 0;
+            while began.elapsed() < time {
+                let call = generator.call(false, began, Instant::now(), PATIENCE).await;
+                answered += u32::from(call.status == 200 && call.ended <= time);
+            }
+            answered
+        })
+    });
+    let mut answered = 0;
+    for caller in callers.collect::<Vec<_>>() {
+        answered += caller.await.expect("no panic");
+    }
+    f64::from(answered) / time.as_secs_f64()
+}
+
+/// Calls that come at random (a Poisson process), so many per second, whatever becomes of them. Returns
+/// a second after the last came.
+async fn open_loop(
+    generator: &Arc<Generator>,
+    rate: f64,
+    time: Duration,
+    patience: Duration,
+) -> Vec<Call> {
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    let began = Instant::now();
+    let mut due = began;
+    let mut tasks = tokio::task::JoinSet::new();
+    loop {
+        due += Duration::from_secs_f64(-random.unit().ln() / rate);
+        if due - began >= time {
+            break;
+        }
+        tokio::time::sleep_until(due.into()).await;
+        let (generator, calls) = (generator.clone(), calls.clone());
+        let dear = random.unit() < DEAR;
+        tasks.spawn(async move {
+            let call = generator.call(dear, began, due, patience).await;
+            calls.lock().expect("no panic").push(call);
+        });
+    }
+    tokio::time::sleep_until((began + time + RECOVERY).into()).await;
+    tasks.join_all().await;
+    Arc::into_inner(calls)
+        .expect("all have ended")
+        .into_inner()
+        .expect("no panic")
+}
+
+impl Generator {
+    async fn call(&self, dear: bool, began: Instant, due: Instant, patience: Duration) -> Call {
+        let name = if dear { "dear" } else { "cheap" };
+        let sent = self
+            .client
+            .post(format!("{}/{name}", self.base))
+            .header("crank-timeout-ms", patience.as_millis().to_string())
+            .body("{}")
+            .send()
+            .await;
+        let mut call = Call {
+            dear,
+            status: 0,
+            retry_after: false,
+            queued: 0.0,
+            took: Duration::ZERO,
+            ended: Duration::ZERO,
+        };
+        if let Ok(answer) = sent {
+            call.retry_after = answer.headers().contains_key("retry-after");
+            call.queued = answer
+                .headers()
+                .get("server-timing")
+                .and_then(|value| value.to_str().ok()?.strip_prefix("queue;dur="))
+                .and_then(|rest| rest.split(',').next()?.parse().ok())
+                .unwrap_or_default();
+            let status = answer.status().as_u16();
+            // An answer that breaks off is none.
+            call.status = answer.bytes().await.map_or(0, |_| status);
+        }
+        call.took = due.elapsed();
+        call.ended = began.elapsed();
+        call
+    }
+}
+
+fn summary(calls: &[Call], time: Duration) -> Value {
+    let good = |call: &&Call| call.status == 200;
+    let refused: Vec<&Call> = calls.iter().filter(|call| call.status == 503).collect();
+    let mut others = std::collections::BTreeMap::new();
+    for call in calls
+        .iter()
+        .filter(|call| !matches!(call.status, 200 | 503))
+    {
+        *others.entry(call.status.to_string()).or_insert(0) += 1;
+    }
+    let class = |dear: bool| {
+        let asked: Vec<&Call> = calls.iter().filter(|call| call.dear == dear).collect();
+        let mut waited: Vec<f64> = asked
+            .iter()
+            .copied()
+            .filter(good)
+            .map(|call| call.queued)
+            .collect();
+        json!({
+            "asked": asked.len(),
+            "answered": waited.len(),
+            "wait_mean": waited.iter().sum::<f64>() / waited.len() as f64,
+            "wait_p99": percentile(&mut waited, 0.99),
+        })
+    };
+    let mut told: Vec<f64> = refused
+        .iter()
+        .map(|call| call.took.as_secs_f64() * 1e3)
+        .collect();
+    let in_time = calls
+        .iter()
+        .filter(good)
+        .filter(|call| call.ended <= time)
+        .count();
+    json!({
+        "asked": calls.len() as f64 / time.as_secs_f64(),
+        "goodput": in_time as f64 / time.as_secs_f64(),
+        "refused": refused.len(),
+        "refused_without_retry": refused.iter().filter(|call| !call.retry_after).count(),
+        "refusal_p50": percentile(&mut told, 0.5),
+        "refusal_p99": percentile(&mut told, 0.99),
+        "others": others,
+        "dear": class(true),
+        "cheap": class(false),
+    })
+}
+
+fn latency(calls: &[Call]) -> Value {
+    assert!(
+        calls.iter().all(|call| call.status == 200),
+        "an idle host answers"
+    );
+    let mut times: Vec<f64> = calls
+        .iter()
+        .map(|call| call.took.as_secs_f64() * 1e3)
+        .collect();
+    json!({ "p50": percentile(&mut times, 0.5), "p99": percentile(&mut times, 0.99) })
+}
+
+fn percentile(values: &mut [f64], part: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let at = (values.len() as f64 * part) as usize;
+    values.get(at).copied().unwrap_or(f64::NAN)
+}
+
+/// Xorshift (Marsaglia, 2003): the same numbers each time.
+struct Random(u64);
+
+impl Random {
+    /// More than 0, at most 1.
+    fn unit(&mut self) -> f64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        ((self.0 >> 11) + 1) as f64 / (1u64 << 53) as f64
+    }
+}

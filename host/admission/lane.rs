@@ -1,0 +1,147 @@
+//! One worker: its slots, how many wait for them, and how long it takes.
+
+use std::sync::atomic::{
+    AtomicU64, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
+use std::time::{Duration, Instant};
+
+use super::queue::Reason;
+use super::raise;
+use crate::error::{Code, Failure};
+
+/// When to come back, at the least and at the most.
+const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
+
+/// A worker's slots and its line.
+pub struct Lane {
+    limit: usize,
+    /// How many may wait.
+    pub(super) places: usize,
+    in_flight: AtomicUsize,
+    queued: AtomicUsize,
+    refused: AtomicU64,
+    service: Service,
+}
+
+/// How long a slot is held: mean and mean deviation, both moving, in nanoseconds, as TCP follows round
+/// trips (RFC 6298, section 2). Two ends that meet may lose one of two samples: it is an estimate.
+#[derive(Default)]
+struct Service {
+    mean: AtomicU64,
+    deviation: AtomicU64,
+}
+
+impl Lane {
+    /// For a worker that runs so many invocations at once while at most `places` wait.
+    pub fn new(limit: usize, places: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            places,
+            in_flight: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            refused: AtomicU64::new(0),
+            service: Service::default(),
+        }
+    }
+
+    /// Invocations that may run at once.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Invocations that run now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.load(SeqCst)
+    }
+
+    /// Calls that wait now.
+    pub fn queued(&self) -> usize {
+        self.queued.load(SeqCst)
+    }
+
+    /// Calls that were told to come back later.
+    pub fn refused(&self) -> u64 {
+        self.refused.load(Relaxed)
+    }
+
+    pub(super) fn set_queued(&self, count: usize) {
+        self.queued.store(count, SeqCst);
+    }
+
+    pub(super) fn has_room(&self, most: usize) -> bool {
+        self.in_flight() < most
+    }
+
+    pub(super) fn take(&self, most: usize) -> bool {
+        raise(&self.in_flight, most)
+    }
+
+    /// One more, whatever the limit.
+    pub(super) fn enter(&self) {
+        self.in_flight.fetch_add(1, SeqCst);
+    }
+
+    pub(super) fn give_back(&self) {
+        self.in_flight.fetch_sub(1, SeqCst);
+    }
+
+    /// A slot was held for so long.
+    pub(super) fn record(&self, held: Duration) {
+        self.service.record(held);
+    }
+
+    /// Whether an answer could not be there by `deadline`, if so many slots must come free before. A
+    /// worker that runs nothing may try: what is known of it may be long out of date, and only an
+    /// invocation that runs can put it right.
+    pub(super) fn is_late(&self, deadline: Instant, now: Instant, slots: usize) -> bool {
+        let left = deadline.saturating_duration_since(now);
+        let needed = || self.wait_for(slots) + self.service.at_least();
+        left.is_zero() || (self.in_flight() > 0 && left <= needed())
+    }
+
+    /// How long it takes until so many slots have come free.
+    fn wait_for(&self, count: usize) -> Duration {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let slots = u32::try_from(self.in_flight().max(1)).unwrap_or(u32::MAX);
+        self.service.mean().saturating_mul(count) / slots
+    }
+
+    pub(super) fn refuse(&self, reason: Reason) -> Failure {
+        self.refused.fetch_add(1, Relaxed);
+        let message = match reason {
+            Reason::Full => "as many calls wait for the worker as may wait",
+            Reason::Nested => "workers make as many calls of each other as this host has room for",
+            Reason::Late => "the worker is busy, and the answer would come too late",
+        };
+        let (least, most) = RETRY;
+        let delay = self.wait_for(self.queued() + 1).clamp(least, most);
+        Failure::new(Code::Overloaded, message).retry_after(delay)
+    }
+}
+
+impl Service {
+    fn record(&self, held: Duration) {
+        let held = i64::try_from(held.as_nanos()).unwrap_or(i64::MAX >> 8);
+        let mean = self.mean.load(Relaxed) as i64;
+        let (mean, deviation) = if mean == 0 {
+            (held, held / 2)
+        } else {
+            let deviation = self.deviation.load(Relaxed) as i64;
+            let off = held - mean;
+            (mean + off / 8, deviation + (off.abs() - deviation) / 4)
+        };
+        self.mean.store(mean.max(1) as u64, Relaxed);
+        self.deviation.store(deviation.max(0) as u64, Relaxed);
+    }
+
+    fn mean(&self) -> Duration {
+        Duration::from_nanos(self.mean.load(Relaxed))
+    }
+
+    /// What it takes even if it goes well. Nothing, where times differ as much as they last.
+    fn at_least(&self) -> Duration {
+        let deviation = Duration::from_nanos(self.deviation.load(Relaxed));
+        self.mean().saturating_sub(deviation)
+    }
+}

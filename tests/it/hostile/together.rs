@@ -1,0 +1,131 @@
+//! All cases at once, in a process of their own, since what a process holds can be told apart by nothing
+//! else: nothing is left of them.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use futures_util::{StreamExt, stream};
+
+use super::{Case, beside_a_neighbour, cases};
+use crate::support::{dir, guest, run};
+
+/// Cases at one time.
+const AT_ONCE: usize = 4;
+/// They take all the time that `declare` has: once is enough.
+const SLOW: [&str; 4] = [
+    "a_loop_in_declare",
+    "a_loop_in_a_start_function",
+    "a_loop_in_post_return_of_declare",
+    "a_sleep_in_declare",
+];
+
+/// What this process holds.
+#[derive(Debug)]
+pub struct Held {
+    /// Bytes of memory.
+    pub resident: u64,
+    pub files: usize,
+    pub threads: usize,
+    /// Files in the folder for temporary ones, the cache of code among them.
+    pub on_disk: usize,
+}
+
+impl Held {
+    pub fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+        let resident = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .expect("a field");
+        let kib: u64 = resident
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
+        let entries = |dir| std::fs::read_dir(dir).expect("procfs").count();
+        Self {
+            resident: kib << 10,
+            files: entries("/proc/self/fd"),
+            threads: entries("/proc/self/task"),
+            on_disk: files_in(&std::env::temp_dir()),
+        }
+    }
+
+    /// Holds that no more is held than before, but for `bytes` of memory.
+    pub fn assert_no_more_than(&self, before: &Self, bytes: u64) {
+        println!("before {before:?}\nafter  {self:?}");
+        assert!(
+            self.resident < before.resident + bytes,
+            "{before:?} {self:?}"
+        );
+        assert!(self.files <= before.files, "{before:?} {self:?}");
+        // Tokio's threads for blocking work come and go.
+        assert!(self.threads <= before.threads + 4, "{before:?} {self:?}");
+        assert!(self.on_disk <= before.on_disk, "{before:?} {self:?}");
+    }
+}
+
+fn files_in(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).expect("it is readable");
+    entries
+        .map(|entry| entry.expect("an entry").path())
+        .map(|path| 1 + if path.is_dir() { files_in(&path) } else { 0 })
+        .sum()
+}
+
+/// Runs an ignored test in a process of its own, with folders of its own.
+pub fn in_a_process_of_its_own(test: &str) {
+    // Built here: compilers that run meanwhile would make every neighbour slow.
+    for name in ["hello-world", "hostile"] {
+        guest(name);
+    }
+    let dir = dir();
+    let child = Command::new(std::env::current_exe().expect("this binary"))
+        .args([test, "--exact", "--ignored", "--nocapture"])
+        .env("TMPDIR", dir.path())
+        .env("CARGO_TARGET_TMPDIR", dir.path())
+        // What is free goes back to the kernel at once: what remains resident is in use.
+        .env("MALLOC_ARENA_MAX", "2")
+        .env("MALLOC_MMAP_THRESHOLD_", "131072")
+        .env("MALLOC_TRIM_THRESHOLD_", "131072")
+        .output()
+        .expect("it starts");
+    let told =
+        [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    assert!(child.status.success(), "{}{}", told[0], told[1]);
+    assert!(
+        told[0].contains("1 passed"),
+        "the child ran nothing: {}",
+        told[0]
+    );
+    println!("{}", told[0]);
+}
+
+#[test]
+fn hostile_workers_disturb_no_neighbour_and_leave_nothing_behind() {
+    in_a_process_of_its_own("hostile::together::all_at_once");
+}
+
+#[test]
+#[ignore = "runs as a child of the test above"]
+fn all_at_once() {
+    run(async {
+        // Twice: whatever is made once and kept (threads, pools, the allocator's own) is there then.
+        for _ in 0..2 {
+            round(cases().filter(|case| !SLOW.contains(&case.name))).await;
+        }
+        let before = Held::now();
+        round(cases()).await;
+        // What freed memory the allocator keeps varies with the order of things.
+        Held::now().assert_no_more_than(&before, 32 << 20);
+    });
+}
+
+async fn round(cases: impl Iterator<Item = &'static Case>) {
+    let began = Instant::now();
+    stream::iter(cases)
+        .for_each_concurrent(AT_ONCE, beside_a_neighbour)
+        .await;
+    println!("a round took {:?}", began.elapsed());
+}
