@@ -138,6 +138,7 @@ fn call(name: &str, time: Duration) -> Call {
         timeout: Some(time),
         traceparent: None,
         events: None,
+        chain: None,
     }
 }
 

@@ -75,6 +75,7 @@ fn call() -> Call {
         timeout: None,
         traceparent: None,
         events: None,
+        chain: None,
     }
 }
 

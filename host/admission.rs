@@ -29,6 +29,9 @@ use queue::{Queue, Rank, Reason, Verdict};
 pub struct Admission {
     limit: usize,
     in_flight: AtomicUsize,
+    /// Calls that workers make of each other: how many may run, and do.
+    reserve: usize,
+    nested: AtomicUsize,
     /// Somebody waits though its worker has a free slot: for one of the host, or for memory. Only then
     /// do other workers' calls come to the queue.
     contended: AtomicBool,
@@ -43,6 +46,7 @@ pub struct Permit<'a> {
     lane: &'a Lane,
     began: Instant,
     waited: Duration,
+    is_nested: bool,
 }
 
 impl Admission {
@@ -52,13 +56,21 @@ impl Admission {
         Self {
             limit: limit.max(1),
             in_flight: AtomicUsize::new(0),
+            reserve: usize::MAX,
+            nested: AtomicUsize::new(0),
             contended: AtomicBool::new(false),
             memory_high: Box::new(memory_high),
             queue: Mutex::default(),
         }
     }
 
-    /// Invocations that run now.
+    /// The same, with so many invocations at once beside them for calls that workers make of each other.
+    #[must_use]
+    pub fn with_reserve(self, reserve: usize) -> Self {
+        Self { reserve, ..self }
+    }
+
+    /// Invocations that run now, but for nested ones.
     pub fn in_flight(&self) -> usize {
         self.in_flight.load(SeqCst)
     }
@@ -88,6 +100,23 @@ impl Admission {
             Verdict::Start(began) => Ok(self.permit(lane, now, began)),
             Verdict::Refuse(reason) => Err(lane.refuse(reason)),
         }
+    }
+
+    /// A permit for a call that a running invocation makes. It takes no slot of the host and waits for
+    /// none of the worker's: those may be held by the very ones who wait for it.
+    ///
+    /// # Errors
+    ///
+    /// `overloaded`: the host has no more room for such calls.
+    pub fn admit_nested<'a>(&'a self, lane: &'a Lane) -> Result<Permit<'a>, Failure> {
+        if !raise(&self.nested, self.reserve) {
+            return Err(lane.refuse(Reason::Nested));
+        }
+        lane.enter();
+        let now = Instant::now();
+        let mut permit = self.permit(lane, now, now);
+        permit.is_nested = true;
+        Ok(permit)
     }
 
     async fn wait(&self, lane: &Arc<Lane>, bid: f64, deadline: Instant) -> Verdict {
@@ -160,9 +189,9 @@ impl Admission {
         }
     }
 
-    fn release(&self, lane: &Lane) {
+    fn release(&self, lane: &Lane, count: &AtomicUsize) {
         lane.give_back();
-        self.in_flight.fetch_sub(1, SeqCst);
+        count.fetch_sub(1, SeqCst);
         if lane.queued() > 0 || self.contended.load(SeqCst) {
             self.dispatch(&mut self.queue());
         }
@@ -174,6 +203,7 @@ impl Admission {
             lane,
             began,
             waited: began.saturating_duration_since(asked),
+            is_nested: false,
         }
     }
 
@@ -193,7 +223,12 @@ impl Permit<'_> {
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
         self.lane.record(self.began.elapsed());
-        self.admission.release(self.lane);
+        let admission = self.admission;
+        let count = match self.is_nested {
+            true => &admission.nested,
+            false => &admission.in_flight,
+        };
+        admission.release(self.lane, count);
     }
 }
 
@@ -222,7 +257,8 @@ impl Drop for Waiting<'_> {
         // Verdicts are sent under the mutex: who is not in line any more has one, or took it.
         let left = self.admission.queue().leave(self.lane, self.rank);
         if !left && let Ok(Verdict::Start(_)) = self.verdict.try_recv() {
-            self.admission.release(self.lane);
+            let admission = self.admission;
+            admission.release(self.lane, &admission.in_flight);
         }
     }
 }

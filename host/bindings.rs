@@ -13,6 +13,7 @@ wasmtime::component::bindgen!({
         world host {
             import crank:worker/log@0.1.0;
             import crank:worker/events@0.1.0;
+            import crank:worker/peers@0.1.0;
             export crank:worker/capabilities@0.1.0;
             export crank:worker/handler@0.1.0;
         }
@@ -21,7 +22,10 @@ wasmtime::component::bindgen!({
     imports: {
         // A host function that waits does so as a future: the guest then holds no thread.
         "crank:worker/events@0.1.0.send": async | trappable,
+        "crank:worker/peers@0.1.0.invoke": async | trappable,
+        "crank:worker/peers@0.1.0.[method]pending.wait": async | trappable,
         default: trappable,
     },
     exports: { default: async },
+    with: { "crank:worker/peers.pending": crate::sandbox::Pending },
 });

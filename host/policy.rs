@@ -123,7 +123,11 @@ impl Grants {
     /// What no worker has to ask for, and nothing else: what `declare` runs with.
     pub fn powerless() -> Self {
         Self {
-            interfaces: OFFERS.iter().filter_map(|offer| offer.links).collect(),
+            interfaces: OFFERS
+                .iter()
+                .filter(|offer| offer.is_powerless())
+                .filter_map(|offer| offer.links)
+                .collect(),
             files: false,
         }
     }
@@ -220,28 +224,25 @@ fn judge_import(
             Some(line),
         ));
     }
-    if let Some(offer) = OFFERS.iter().find(|offer| offer.provides(import)) {
-        return if offer.speaks(import.version.as_ref()) {
-            Ok(offer.links)
-        } else {
+    // Any peer that is declared implies the import that reaches it.
+    let is_declared = declared.iter().any(|required| match required {
+        Required::Capability { .. } => import.is_peers(),
+        Required::Interface(entry) => entry.covers(import),
+    });
+    let offer = OFFERS.iter().find(|offer| offer.provides(import));
+    if let Some(offer) = offer {
+        if !offer.speaks(import.version.as_ref()) {
             let spoken = offer.spoken();
             let detail = format!(
                 "imports {import}; this host speaks {} at {spoken}",
                 import.path()
             );
-            Err(refuse(Reason::Version, detail, None))
-        };
-    }
-    // Any peer that is declared implies the import that reaches it.
-    let implied = import.is_peers()
-        && declared
-            .iter()
-            .any(|required| matches!(required, Required::Capability { .. }));
-    if implied
-        || declared
-            .iter()
-            .any(|required| matches!(required, Required::Interface(entry) if entry.covers(import)))
-    {
+            return Err(refuse(Reason::Version, detail, None));
+        }
+        if is_declared || offer.is_powerless() {
+            return Ok(offer.links);
+        }
+    } else if is_declared {
         let detail = format!("imports {import}, which is not offered by this version of the host");
         return Err(refuse(Reason::NotOffered, detail, None));
     }
@@ -251,9 +252,11 @@ fn judge_import(
         import.path()
     };
     let line = format!("required_capabilities: \"{entry}\"");
-    let detail = format!(
-        "imports {import} and does not declare it; its author adds {line} (this version of the host does not offer it yet)"
-    );
+    let later = match offer {
+        Some(_) => "",
+        None => " (this version of the host does not offer it yet)",
+    };
+    let detail = format!("imports {import} and does not declare it; its author adds {line}{later}");
     Err(refuse(Reason::Undeclared, detail, Some(line)))
 }
 

@@ -3,6 +3,7 @@
 //! Protocols must not enter this room: a call comes in as types and leaves as types.
 
 mod check;
+mod peers;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,12 +14,15 @@ use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout_at;
 
+pub use peers::Chain;
+use peers::Peers;
+
 use crate::admission::Admission;
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
-use crate::sandbox::{Event, Invocation, Outcome, Payload};
+use crate::sandbox::{Dispatch, Event, Invocation, Outcome, Payload};
 use crate::worker::Temperature;
 
 /// Events that wait for a slow caller before the worker has to wait too.
@@ -47,6 +51,8 @@ pub struct Call {
     pub traceparent: Option<String>,
     /// Where events go, [`EVENTS_BUFFERED`] of them; without it they are dropped.
     pub events: Option<mpsc::Sender<Event>>,
+    /// How it came about, where a worker made it.
+    pub chain: Option<Chain>,
 }
 
 /// What a worker answered, valid against its own schema.
@@ -64,8 +70,13 @@ pub struct Answer {
     pub usage: Usage,
 }
 
-/// Routes calls to the workers of a registry.
+/// Routes calls to the workers of a registry. A clone is another handle to the same.
+#[derive(Clone)]
 pub struct Router {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     registry: Registry,
     admission: Admission,
     /// Turns to check a body that takes its time.
@@ -81,20 +92,22 @@ impl Router {
     /// A router over a registry, with what its workers share.
     pub fn with(registry: Registry, admission: Admission) -> Self {
         Self {
-            registry,
-            admission,
-            checks: Semaphore::new(engine::cores()),
+            shared: Arc::new(Shared {
+                registry,
+                admission,
+                checks: Semaphore::new(engine::cores()),
+            }),
         }
     }
 
     /// What calls are routed by.
     pub fn registry(&self) -> &Registry {
-        &self.registry
+        &self.shared.registry
     }
 
     /// What its workers share.
     pub fn admission(&self) -> &Admission {
-        &self.admission
+        &self.shared.admission
     }
 
     /// Answers one call. Dropping the future ends the invocation.
@@ -103,7 +116,7 @@ impl Router {
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
-        let snapshot = self.registry.snapshot();
+        let snapshot = self.registry().snapshot();
         let names = snapshot
             .names(&call.verb)
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
@@ -122,24 +135,47 @@ impl Router {
         let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
             timeout.min(offered.limits.wall)
         });
-        let deadline = Instant::now() + wall;
+        let mut deadline = Instant::now() + wall;
+        if let Some(chain) = &call.chain {
+            deadline = deadline.min(chain.deadline);
+        }
         let late = |_| {
             Failure::new(
                 Code::Deadline,
                 "the deadline passed while a body was being checked",
             )
         };
-        let input = check::input(&self.checks, offered, call.input, &call.parameters);
+        let input = check::input(&self.shared.checks, offered, call.input, &call.parameters);
         let input = timeout_at(deadline.into(), input).await.map_err(late)??;
+        let is_nested = call.chain.is_some();
+        let origin = match &call.chain {
+            Some(chain) => chain.origin.clone(),
+            None => call.caller.clone(),
+        };
+        let peers = worker.calls_peers().then(|| {
+            let mut path = call.chain.map(|chain| chain.path).unwrap_or_default();
+            path.push(offered.id.clone());
+            Arc::new(Peers {
+                router: self.clone(),
+                offered: offered.clone(),
+                request_id: call.request_id.clone(),
+                traceparent: call.traceparent.clone(),
+                chain: Chain {
+                    origin: origin.clone(),
+                    path,
+                    deadline,
+                },
+            }) as Arc<dyn Dispatch>
+        });
         // Held until the output is checked: what it takes up until then is this invocation's.
-        let permit = self
-            .admission
-            .admit(worker.lane(), offered.bid, deadline)
-            .await?;
+        let admission = &self.shared.admission;
+        let permit = if is_nested {
+            admission.admit_nested(worker.lane())?
+        } else {
+            let admitted = admission.admit(worker.lane(), offered.bid, deadline);
+            admitted.await?
+        };
         let cold = worker.temperature();
-        let traceparent = call
-            .traceparent
-            .map(|trace| ("traceparent".to_owned(), trace));
         let invocation = Invocation {
             id: call.request_id,
             capability: offered.id.clone(),
@@ -147,11 +183,12 @@ impl Router {
             parameters: call.parameters,
             caller: call.caller,
             deadline,
-            context: traceparent.into_iter().collect(),
+            context: context(call.traceparent, origin),
             events: call.events,
+            peers,
         };
         let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
-        let output = check::output(&self.checks, offered, result?);
+        let output = check::output(&self.shared.checks, offered, result?);
         let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
         Ok(Answer {
             payload,
@@ -217,6 +254,15 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
                 &format!("no version of it matches; there is {}", versions.join(", ")),
             )
         })
+}
+
+/// The context that a worker is given beside its request.
+fn context(traceparent: Option<String>, origin: Option<String>) -> Vec<(String, String)> {
+    let named = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
+    [named("traceparent", traceparent), named("origin", origin)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn unknown(call: &Call, why: &str) -> Failure {

@@ -9,6 +9,7 @@ mod guest;
 mod link;
 mod outcome;
 mod pace;
+mod peers;
 mod run;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declare
 pub use files::{Models, Source};
 pub(crate) use guest::Guest;
 pub use link::imports;
+pub use peers::{Dispatch, Dispatched, PeerCall, Pending};
 
 /// A body with its media type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +56,6 @@ pub struct Event {
 }
 
 /// What one invocation is asked to do. The input has been validated.
-#[derive(Debug)]
 pub struct Invocation {
     /// The request's id.
     pub id: String,
@@ -72,6 +73,8 @@ pub struct Invocation {
     pub context: Vec<(String, String)>,
     /// Where events go; without it they are dropped.
     pub events: Option<mpsc::Sender<Event>>,
+    /// Who takes its calls to other capabilities.
+    pub peers: Option<Arc<dyn Dispatch>>,
 }
 
 /// How an invocation ended and what it used.

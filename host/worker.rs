@@ -30,6 +30,7 @@ pub struct Worker {
     file: PathBuf,
     offered: Vec<Arc<Offered>>,
     imports: Vec<String>,
+    calls_peers: bool,
     sandbox: Sandbox,
     origin: Origin,
     called: AtomicBool,
@@ -157,6 +158,11 @@ impl Worker {
     /// What the component imports: interfaces with their versions.
     pub fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    /// Whether it may call other capabilities.
+    pub fn calls_peers(&self) -> bool {
+        self.calls_peers
     }
 
     /// How busy it is, from 0 (idle) to 1 (an invocation for each core, or more).

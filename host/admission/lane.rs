@@ -77,6 +77,11 @@ impl Lane {
         raise(&self.in_flight, most)
     }
 
+    /// One more, whatever the limit.
+    pub(super) fn enter(&self) {
+        self.in_flight.fetch_add(1, SeqCst);
+    }
+
     pub(super) fn give_back(&self) {
         self.in_flight.fetch_sub(1, SeqCst);
     }
@@ -113,6 +118,7 @@ impl Lane {
         self.refused.fetch_add(1, Relaxed);
         let message = match reason {
             Reason::Full => "as many calls wait for the worker as may wait",
+            Reason::Nested => "workers make as many calls of each other as this host has room for",
             Reason::Late => "the worker is busy, and the answer would come too late",
         };
         let (least, most) = RETRY;

@@ -34,6 +34,8 @@ pub enum Reason {
     Full,
     /// Its answer would come too late.
     Late,
+    /// No room for calls that workers make of each other.
+    Nested,
 }
 
 /// All lines in which somebody waits.

@@ -90,6 +90,7 @@ async fn invoke(
         timeout: head.timeout,
         traceparent: head.traceparent,
         events: None,
+        chain: None,
     };
     if wants_events(&parts.headers) {
         return events::answer(shared.router.clone(), call, id, part).await;

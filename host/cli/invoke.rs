@@ -64,6 +64,7 @@ impl Invoke {
                 timeout: None,
                 traceparent: None,
                 events: None,
+                chain: None,
             };
             Router::new(Registry::new(snapshot)).invoke(call).await.map_err(|failure| {
                 let mut told = failure.to_string();

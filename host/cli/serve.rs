@@ -150,6 +150,9 @@ pub async fn ready(
     tracing::info!("listening on http://{address}");
     let budget = engine.budget().clone();
     let admission = Admission::new(config.limits.concurrency, move || budget.is_high());
+    // What the pool has beyond the host's slots.
+    let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
+    let admission = admission.with_reserve(reserve);
     let router = Router::with(Registry::new(snapshot), admission);
     Ok((listener, Arc::new(router), config))
 }

@@ -12,6 +12,8 @@ pub enum Interface {
     Log,
     /// `crank:worker/events`
     Events,
+    /// `crank:worker/peers`: implied by any `verb:name` that is declared.
+    Peers,
     /// `wasi:io/*`
     WasiIo,
     /// `wasi:clocks/*`
@@ -55,8 +57,8 @@ const fn offer(
     }
 }
 
-/// Everything that the host provides. All of it is powerless: no worker reaches anything with it but
-/// the caller of its own request and the operator's log, so none of it needs a declaration. (Files need
+/// Everything that the host provides. Most of it is powerless: no worker reaches anything with it but
+/// the caller of its own request and the operator's log, so none of that needs a declaration. (Files need
 /// one: without it nothing is preopened.)
 pub(super) const OFFERS: &[Offer] = &[
     offer("crank", "worker", &["types"], None, CRANK),
@@ -68,6 +70,7 @@ pub(super) const OFFERS: &[Offer] = &[
         Some(Interface::Events),
         CRANK,
     ),
+    offer("crank", "worker", &["peers"], Some(Interface::Peers), CRANK),
     offer(
         "wasi",
         "io",
@@ -117,6 +120,11 @@ pub(super) const OFFERS: &[Offer] = &[
 ];
 
 impl Offer {
+    /// True if no worker has to declare it.
+    pub(super) fn is_powerless(&self) -> bool {
+        !matches!(self.links, Some(Interface::Peers))
+    }
+
     pub(super) fn provides(&self, import: &Import) -> bool {
         self.namespace == import.namespace
             && self.package == import.package

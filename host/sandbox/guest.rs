@@ -12,6 +12,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use super::Event;
 use super::files::{Files, FilesView};
 use super::pace::Pace;
+use super::peers::Peers;
 use crate::bindings::crank::worker::{events, log, types};
 use crate::limits::{Bandwidth, Budget, Handed, Limits, Meter, Stop};
 
@@ -40,7 +41,8 @@ pub(crate) struct Guest {
     pub panic: Option<String>,
     /// Bytes of events that have gone to the caller.
     pub sent: u64,
-    handed: Handed,
+    pub(super) handed: Handed,
+    pub(super) peers: Option<Peers>,
     /// A limit that was reached where a host function could not say so: it ends the invocation at its
     /// next tick, or when it answers.
     pub stopped: Option<Stop>,
@@ -82,6 +84,7 @@ impl Guest {
             panic: None,
             sent: 0,
             handed: limits.handed,
+            peers: None,
             stopped: None,
             files: Files::new(None, &limits),
             worker,

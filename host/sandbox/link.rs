@@ -12,7 +12,7 @@ use wasmtime_wasi::{ResourceTable, WasiView};
 
 use super::Guest;
 use super::files::HasFiles;
-use crate::bindings::crank::worker::{events, log};
+use crate::bindings::crank::worker::{events, log, peers};
 use crate::engine::Engine;
 use crate::policy::{Grants, Import, Interface};
 
@@ -101,6 +101,7 @@ fn link(l: &mut Linker<Guest>, interface: Interface) -> wasmtime::Result<()> {
     match interface {
         Interface::Log => log::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
         Interface::Events => events::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
+        Interface::Peers => peers::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
         Interface::WasiIo => {
             io::error::add_to_linker::<_, Table>(l, |guest| guest.ctx().table)?;
             io::poll::add_to_linker::<_, Table>(l, |guest| guest.ctx().table)?;

@@ -12,6 +12,7 @@ use wasmtime::component::InstancePre;
 use super::files::Files;
 use super::guest::{Outlet, paced};
 use super::pace::{Pace, Paced};
+use super::peers::Peers;
 use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
 use crate::bindings::crank::worker::types;
 use crate::bindings::exports::crank::worker::{capabilities, handler};
@@ -33,6 +34,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         caller,
         context,
         events,
+        peers,
         ..
     } = invocation;
     let request = handler::Request {
@@ -54,7 +56,8 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         bandwidth: sandbox.bandwidth.clone(),
     });
     let budget = sandbox.engine.budget();
-    let guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
+    let mut guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
+    guest.peers = peers.map(Peers::new);
     let mut store = store(&sandbox.engine, guest);
     store.data_mut().files = Files::new(sandbox.files.clone(), &limits);
     let began = Instant::now();

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
 use crate::limits::{Handed, Limits};
-use crate::policy::{self, Grants, Import, OperatorGrants};
+use crate::policy::{self, Grants, Import, Interface, OperatorGrants};
 use crate::sandbox::{self, Rates, Sandbox};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
@@ -122,6 +122,7 @@ impl Loading<'_> {
             file: self.file.to_owned(),
             offered,
             imports,
+            calls_peers: grants.iter().any(|granted| granted == Interface::Peers),
             sandbox,
             origin,
             called: AtomicBool::new(false),

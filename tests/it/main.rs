@@ -12,6 +12,7 @@ mod http;
 mod limits;
 mod load;
 mod mix;
+mod peers;
 mod placement;
 mod storage;
 mod support;

@@ -211,6 +211,7 @@ pub fn call(capability: &str, input: &str) -> Call {
         timeout: None,
         traceparent: None,
         events: None,
+        chain: None,
     }
 }
 

@@ -44,6 +44,7 @@ pub mod events;
 mod failure;
 mod function;
 mod host;
+pub mod peers;
 mod raw;
 
 pub use bytes::Bytes;
@@ -67,6 +68,7 @@ pub mod bindings {
             world guest {
                 import crank:worker/log@0.1.0;
                 import crank:worker/events@0.1.0;
+                import crank:worker/peers@0.1.0;
                 include crank:worker/worker@0.1.0;
             }
         ",
