@@ -27,5 +27,4 @@ wasmtime::component::bindgen!({
         default: trappable,
     },
     exports: { default: async },
-    with: { "crank:worker/peers.pending": crate::sandbox::Pending },
 });

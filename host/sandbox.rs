@@ -30,7 +30,7 @@ pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declare
 pub use files::{Models, Source};
 pub(crate) use guest::Guest;
 pub use link::imports;
-pub use peers::{Dispatch, Dispatched, PeerCall, Pending};
+pub use peers::{Dispatch, Dispatched, PeerCall};
 
 /// A body with its media type.
 #[derive(Clone, Debug, PartialEq, Eq)]

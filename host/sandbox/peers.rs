@@ -11,6 +11,7 @@ use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView;
 
 use super::{Guest, Payload};
+use crate::bindings::crank::worker::peers::Pending;
 use crate::bindings::crank::worker::{peers, types};
 use crate::error::{Code, Failure};
 use crate::limits::Stop;
@@ -51,8 +52,13 @@ pub(super) struct Peers {
 /// the guest computes. It ends when this is dropped.
 type Running = AbortOnDropHandle<Result<Payload, Failure>>;
 
-/// The contract's resource `pending`; empty once its answer was waited for.
-pub struct Pending(Option<Running>);
+/// What stands in the table for the contract's resource `pending`; empty once its answer was waited for.
+struct Waited(Option<Running>);
+
+/// The same entry under the name that the table knows.
+fn entry(pending: &Resource<Pending>) -> Resource<Waited> {
+    Resource::new_own(pending.rep())
+}
 
 impl Peers {
     pub fn new(dispatch: Arc<dyn Dispatch>) -> Self {
@@ -105,8 +111,9 @@ impl peers::Host for Guest {
     }
 
     fn start(&mut self, call: peers::Call) -> wasmtime::Result<Resource<Pending>> {
-        let pending = Pending(Some(self.begin(call)?));
-        Ok(self.ctx().table.push(pending)?)
+        let pending = Waited(Some(self.begin(call)?));
+        let entry = self.ctx().table.push(pending)?;
+        Ok(Resource::new_own(entry.rep()))
     }
 }
 
@@ -115,7 +122,7 @@ impl peers::HostPending for Guest {
         &mut self,
         pending: Resource<Pending>,
     ) -> wasmtime::Result<Result<types::Payload, peers::CallFailure>> {
-        Ok(match self.ctx().table.get_mut(&pending)?.0.take() {
+        Ok(match self.ctx().table.get_mut(&entry(&pending))?.0.take() {
             Some(running) => answer(running.await),
             None => Err(failed(Failure::new(
                 Code::Conflict,
@@ -125,7 +132,7 @@ impl peers::HostPending for Guest {
     }
 
     fn drop(&mut self, pending: Resource<Pending>) -> wasmtime::Result<()> {
-        self.ctx().table.delete(pending)?;
+        self.ctx().table.delete(entry(&pending))?;
         Ok(())
     }
 }
