@@ -245,6 +245,7 @@ fn different(header: &StringRecord, columns: usize) -> Vec<String> {
     // How often a name was wanted.
     let mut wanted: HashMap<String, usize> = HashMap::new();
     let mut taken: HashSet<String> = header.iter().map(|name| name.trim().to_owned()).collect();
+    let mut kept = HashSet::new();
     let mut names = Vec::with_capacity(columns);
     for column in 0..columns {
         let given = header.get(column).unwrap_or_default().trim();
@@ -254,7 +255,7 @@ fn different(header: &StringRecord, columns: usize) -> Vec<String> {
         };
         let count = wanted.entry(base.clone()).or_insert(0);
         // The first in the header keeps its name; no other takes one that stands there.
-        let keeps = *count == 0 && !given.is_empty();
+        let keeps = !given.is_empty() && kept.insert(given);
         *count = (*count).max(1);
         let mut name = base.clone();
         while !keeps && !taken.insert(name.clone()) {

@@ -73,7 +73,7 @@ fn documents_of_three_producers_keep_headings_lists_tables_notes_and_scripts() {
     let table = "Day | Litres | Remark\n1 | 3.5 | calm\n2 | 4.0 | a < b";
     let tongues = "## In other tongues\n\nالمصباح مضاء كل ليلة.\n\nהמנורה דולקת בכל לילה.\n\n灯台は毎晩光っています。";
     let note = "\n\n[1] Colza oil, since 1841.";
-    let merged = "\nall |  |  | 7.5\n";
+    let merged = "\nall |  | | 7.5\n";
     for (producer, parts) in [
         (
             "pandoc",
