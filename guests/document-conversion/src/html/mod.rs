@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::source;
-use tree::Tree;
+use tree::{Kind, Tree};
 
 /// A page. It comes as `html` or, raw, as `document`.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -92,17 +92,35 @@ pub fn text(page: &str, pointer: &str) -> Result<String, Failure> {
     Ok(render::render(&tree, Format::Text))
 }
 
-/// Refuses a page that would cost its reader too much.
+/// What the writing of one page may cost, in bytes that are looked at: a second or two.
+const WRITING: usize = 1 << 30;
+
+/// Refuses a page that would cost too much to read, or to write again: html5ever 0.40 looks at the
+/// rest of a text anew at each of the characters that it may have to escape.
 pub fn check(page: &str, pointer: &str) -> Result<(), Failure> {
-    Tree::parse(page)
-        .map(|_| ())
-        .map_err(|_| too_complex(pointer))
+    let tree = Tree::parse(page).map_err(|_| too_complex(pointer))?;
+    let cost = |text: &str| {
+        let stops = text.bytes().filter(|byte| matches!(byte, b'&' | 0xc2));
+        stops.count().saturating_mul(text.len())
+    };
+    let costs = tree.nodes.iter().map(|node| match &node.kind {
+        Kind::Text(text) => cost(text),
+        Kind::Element(attributes) => {
+            let values = attributes.iter().map(|one| cost(&one.value));
+            values.fold(0, usize::saturating_add)
+        }
+        Kind::Other => 0,
+    });
+    match costs.fold(0, usize::saturating_add) {
+        0..=WRITING => Ok(()),
+        _ => Err(too_complex(pointer)),
+    }
 }
 
 fn too_complex(pointer: &str) -> Failure {
     Failure::invalid_input(
         pointer,
-        "the elements are nested too deeply, or formatting is left open too often; simplify the page",
+        "the elements are nested too deeply, formatting is left open too often, or a text has too many ampersands; simplify the page",
     )
     .code("too-complex")
 }

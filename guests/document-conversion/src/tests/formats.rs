@@ -270,7 +270,11 @@ fn pages_that_would_cost_too_much_are_refused_and_others_answered() {
         refused("convert:email_to_text", "message/rfc822", mail.into()),
         "too-complex"
     );
-    for deep in ["> ".repeat(100_000), "<div>".repeat(100_000)] {
+    for deep in [
+        "> ".repeat(100_000),
+        "<div>".repeat(100_000),
+        "&amp".repeat(50_000),
+    ] {
         assert_eq!(
             refused("convert:markdown_to_html", "text/markdown", deep.into()),
             "too-complex"
