@@ -289,8 +289,9 @@ fn a_page_becomes_text_and_markdown_and_markdown_becomes_a_page_without_scripts(
         let markdown = "# The lamp\n\n- oil\n- \u{5e9}\n\n| a | b |\n| --- | --- |\n| 1 | 2 |\n\nSee [it](/x).";
         assert_eq!((status, &answer["markdown"]), (200, &json!(markdown)));
 
-        let hostile =
-            format!("{markdown}\n\n<script>alert(1)</script><b onclick=x>[y](javascript:z)</b>");
+        let hostile = format!(
+            "{markdown}\n\n<script>alert(1)</script>\n\n<b onclick=x>[y](javascript:z)</b>"
+        );
         let body = json!({ "markdown": hostile }).to_string();
         let (status, answer) =
             convert(&host, "markdown_to_html", "application/json", body.into()).await;
