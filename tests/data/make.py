@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Makes the fixtures of this folder anew: see README.md for what they are and what is needed.
 
-    /usr/bin/python3 tests/data/make.py
+    /usr/bin/python3 tests/data/make.py [FILE…]
 """
 import base64
 import html
@@ -11,7 +11,9 @@ import quopri
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
+import zipfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 PAPER = (HERE / "source/paper.txt").read_text("utf-8")
@@ -244,6 +246,109 @@ Content-Transfer-Encoding: quoted-printable
     )
 
 
+REPORT = """---
+title: Report of the keeper
+author: Zoë Ångström
+---
+
+# The lamp
+
+The lamp burns **every** night; see [the rules](https://example.org/rules).[^oil]
+
+[^oil]: Colza oil, since 1841.
+
+## What is needed
+
+- oil
+    - colza
+    - paraffin
+- wicks & glass
+
+1. Fill it.
+2. Light it.
+
+| Day | Litres | Remark |
+|-----|-------:|--------|
+| 1   |    3.5 | calm   |
+| 2   |    4.0 | a < b  |
+
+## In other tongues
+
+المصباح مضاء كل ليلة.
+
+המנורה דולקת בכל לילה.
+
+灯台は毎晩光っています。
+"""
+
+
+def pandoc(to):
+    """The report as pandoc writes it, under names of its own for styles and lists."""
+    def make(work):
+        import pypandoc
+
+        (work / "report.md").write_text(REPORT, "utf-8")
+        pypandoc.convert_file(str(work / "report.md"), to, outputfile=str(work / "report"), format="markdown")
+        return (work / "report").read_bytes()
+
+    return make
+
+
+def writer(work):
+    """The report as LibreOffice writes it: pandoc's OpenDocument, opened and saved."""
+    (work / "report.odt").write_bytes(pandoc("odt")(work))
+    profile = f"-env:UserInstallation=file://{work}/profile"
+    run("soffice", profile, "--headless", "--convert-to", "docx:MS Word 2007 XML", "report.odt", cwd=work)
+    return (work / "report.docx").read_bytes()
+
+
+def python_docx(work):
+    """The report as a program writes it: Word's built-in styles, merged cells, a nested table."""
+    import docx
+
+    report = docx.Document()
+    report.core_properties.title, report.core_properties.author = "Report of the keeper", "Zoë Ångström"
+    report.add_heading("The lamp", 1)
+    paragraph = report.add_paragraph("The lamp burns ")
+    paragraph.add_run("every").bold = True
+    paragraph.add_run(" night;\tsee\nthe rules.")
+    report.add_heading("What is needed", 2)
+    for text, style in [
+        ("oil", "List Bullet"), ("colza", "List Bullet 2"), ("paraffin", "List Bullet 2"),
+        ("wicks & glass", "List Bullet"), ("Fill it.", "List Number"), ("Light it.", "List Number"),
+    ]:
+        report.add_paragraph(text, style)
+    table = report.add_table(rows=3, cols=3)
+    for row, cells in zip(table.rows, [["Day", "Litres", "Remark"], ["1", "3.5", "calm"], ["2", "4.0", "a < b"]]):
+        for cell, text in zip(row.cells, cells):
+            cell.text = text
+    cells = table.add_row().cells
+    cells[0].merge(cells[1]).text = "all"
+    cells[2].add_table(1, 2).rows[0].cells[1].text = "7.5"
+    report.add_heading("In other tongues", 2)
+    for text in ["المصباح مضاء كل ليلة.", "המנורה דולקת בכל לילה.", "灯台は毎晩光っています。"]:
+        report.add_paragraph(text)
+    report.save(str(work / "report.docx"))
+    return (work / "report.docx").read_bytes()
+
+
+def empty_docx(work):
+    """Not one word."""
+    import docx
+
+    docx.Document().save(str(work / "empty.docx"))
+    return (work / "empty.docx").read_bytes()
+
+
+def bomb(work):
+    """Relations to a document that is 130 MiB of spaces."""
+    relations = '<Relationships><Relationship Type="x/officeDocument" Target="word/document.xml"/></Relationships>'
+    with zipfile.ZipFile(work / "bomb.docx", "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        archive.writestr("_rels/.rels", relations)
+        archive.writestr("word/document.xml", b" " * (130 << 20))
+    return (work / "bomb.docx").read_bytes()
+
+
 MAKERS = {
     "groff.pdf": groff,
     "libreoffice.pdf": libreoffice,
@@ -256,10 +361,16 @@ MAKERS = {
     "image-only.pdf": image_only,
     "nested.eml": nested,
     "html-only.eml": html_only,
+    "pandoc.docx": pandoc("docx"),
+    "libreoffice.docx": writer,
+    "python-docx.docx": python_docx,
+    "empty.docx": empty_docx,
+    "bomb.docx": bomb,
 }
 
 if __name__ == "__main__":
-    for name, make in MAKERS.items():
+    for name in sys.argv[1:] or MAKERS:
+        make = MAKERS[name]
         work = pathlib.Path(tempfile.mkdtemp())
         data = make(work)
         (HERE / name).write_bytes(data)

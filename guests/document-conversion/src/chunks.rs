@@ -5,6 +5,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
+use crate::source;
+
 /// A text, and how it is to be divided. The text comes as `text` or, raw, as `document`.
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -40,20 +42,17 @@ pub struct Output {
     chunks: Vec<String>,
 }
 
+/// Marks in a row, without a letter or a digit between them: a line of dots, not a sentence.
+const MARKS: usize = 100;
+
 pub fn divide(input: Input) -> Result<Output, Failure> {
-    let text = match (input.text, input.document) {
-        (Some(text), None) => text,
-        (None, Some(document)) => String::from_utf8(document.0).map_err(|_| {
-            Failure::invalid_input("/document", "the text is not UTF-8").code("charset")
-        })?,
-        _ => return Err(Failure::invalid_input("", "give either text or document")),
-    };
+    let text = source::utf8("text", input.text, input.document)?;
     let mut chunks = Vec::new();
     for paragraph in paragraphs(&text) {
         match input.unit {
             Unit::Paragraph => push(&mut chunks, &paragraph, input.max_chars),
             Unit::Sentence => {
-                for sentence in paragraph.split_sentence_bounds() {
+                for sentence in tame(&paragraph).flat_map(str::split_sentence_bounds) {
                     push(&mut chunks, sentence, input.max_chars);
                 }
             }
@@ -81,6 +80,35 @@ fn paragraphs(text: &str) -> impl Iterator<Item = String> {
     joined.collect::<Vec<_>>().into_iter()
 }
 
+/// The text in pieces without endless rows of marks: at each of them the search for a sentence's end
+/// looks at all the others.
+fn tame(text: &str) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    // Nearly every text is one piece, and characters are counted faster than graphemes.
+    let mut row = 0;
+    let rows = text.chars().any(|c| {
+        row = if c.is_alphanumeric() { 0 } else { row + 1 };
+        row > MARKS
+    });
+    std::iter::from_fn(move || {
+        let (mut row, mut end) = (0, rest.len());
+        for (place, grapheme) in rest.grapheme_indices(true).take_while(|_| rows) {
+            row = if grapheme.starts_with(char::is_alphanumeric) {
+                0
+            } else {
+                row + 1
+            };
+            if row > MARKS {
+                end = place;
+                break;
+            }
+        }
+        let (piece, later) = rest.split_at(end);
+        rest = later;
+        (!piece.is_empty()).then_some(piece)
+    })
+}
+
 /// Adds a unit, in as many pieces as it needs.
 fn push(chunks: &mut Vec<String>, unit: &str, max_chars: Option<usize>) {
     let Some(max) = max_chars else {
@@ -88,32 +116,31 @@ fn push(chunks: &mut Vec<String>, unit: &str, max_chars: Option<usize>) {
     };
     let mut piece = String::new();
     let mut room = max;
-    let words = unit
-        .split_word_bounds()
-        .map(|word| (word, word.chars().count()));
-    for (word, length) in words {
+    let mut fill = |part: &str, keep: bool| {
+        let length = part.chars().count();
         if length > room {
             add(chunks, &piece);
             piece.clear();
             room = max;
-            if word.trim().is_empty() {
-                continue;
-            }
         }
-        if length <= max {
-            piece.push_str(word);
-            room -= length;
+        if length <= max || keep {
+            piece.push_str(part);
+            room = room.saturating_sub(length);
+        }
+        length <= max || keep
+    };
+    // Where white space is too far apart, at the end of a word, and of a character for want of that.
+    for spaced in unit.split_inclusive(char::is_whitespace) {
+        if fill(spaced.trim_end(), false) {
+            fill(&spaced[spaced.trim_end().len()..], true);
             continue;
         }
-        for grapheme in word.graphemes(true) {
-            let length = grapheme.chars().count();
-            if length > room {
-                add(chunks, &piece);
-                piece.clear();
-                room = max;
+        for word in spaced.split_word_bounds() {
+            if !fill(word, false) {
+                for grapheme in word.graphemes(true) {
+                    fill(grapheme, true);
+                }
             }
-            piece.push_str(grapheme);
-            room = room.saturating_sub(length);
         }
     }
     add(chunks, &piece);

@@ -1,11 +1,11 @@
 //! `convert:email_to_text`.
 
 use crank_worker::{Bytes, Failure};
-use html2text::config;
-use html2text::render::TrivialDecorator;
 use mail_parser::{Addr, Address, MessageParser, MessagePart, MimeHeaders, PartType};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use crate::html;
 
 /// An e-mail.
 #[derive(Deserialize, JsonSchema)]
@@ -47,9 +47,6 @@ struct Attachment {
     bytes: usize,
 }
 
-/// Where lines of HTML are broken. Wide, so that a paragraph stays one line in most cases.
-const COLUMNS: usize = 1000;
-
 pub fn to_text(input: Input) -> Result<Output, Failure> {
     let Some(message) = MessageParser::default().parse(&*input.message) else {
         return Err(
@@ -57,7 +54,10 @@ pub fn to_text(input: Input) -> Result<Output, Failure> {
                 .code("broken"),
         );
     };
-    let bodies: Vec<String> = message.text_bodies().filter_map(body).collect();
+    let bodies: Vec<String> = message
+        .text_bodies()
+        .filter_map(body)
+        .collect::<Result<_, _>>()?;
     let attachments = message.attachments().map(|part| Attachment {
         name: part.attachment_name().map(str::to_owned),
         media_type: part.content_type().map_or_else(
@@ -82,17 +82,14 @@ pub fn to_text(input: Input) -> Result<Output, Failure> {
     })
 }
 
-/// The text of a part that is meant for reading. HTML that cannot be laid out is left out.
-fn body(part: &MessagePart<'_>) -> Option<String> {
+/// The text of a part that is meant for reading.
+fn body(part: &MessagePart<'_>) -> Option<Result<String, Failure>> {
     let text = match &part.body {
-        PartType::Text(text) => text.replace("\r\n", "\n"),
-        PartType::Html(page) => {
-            let layout = config::with_decorator(TrivialDecorator::new()).no_table_borders();
-            layout.string_from_read(page.as_bytes(), COLUMNS).ok()?
-        }
+        PartType::Text(text) => Ok(text.replace("\r\n", "\n")),
+        PartType::Html(page) => html::text(page, "/message"),
         _ => return None,
     };
-    Some(text.trim().to_owned())
+    Some(text.map(|text| text.trim().to_owned()))
 }
 
 fn addresses(addresses: Option<&Address<'_>>) -> Vec<String> {

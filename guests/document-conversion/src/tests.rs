@@ -1,5 +1,7 @@
 //! What a caller sees, through the worker's own front door.
 
+mod formats;
+
 use crank_worker::{Failure, Payload, Request};
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
@@ -212,7 +214,7 @@ fn an_html_email_gives_its_text_and_no_markup() {
     let words: Vec<&str> = text.split_whitespace().collect();
     assert_eq!(
         words.join(" "),
-        "The reflector It costs 27 € & arrives on Monday. one mirror two screws"
+        "# The reflector It costs 27 € & arrives on Monday. - one mirror - two screws"
     );
 }
 
