@@ -4,21 +4,19 @@
 //! Whether a mail is spam, it asks `classify:spam_detection`; whether one that is not is important,
 //! its own model says.
 
+mod letter;
 #[cfg(test)]
 mod tests;
 
 use crank_worker::{Bytes, Capability, Constraints, Failure, Request, Slo, Worker};
+use letter::{Letter, ask_for_spam};
 use mail::outside::{self, Host, Outside};
-use mail::{Feature, Mail, Model, probability};
+use mail::{Model, probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 
 /// Made by `guests/mail-training`; judged in `docs/evaluation-mail.md`.
 const MODEL: &[u8] = include_bytes!("../model.bin");
-
-/// Bytes of a header block that are looked at.
-const HEADERS: usize = 64 << 10;
 
 /// Reasons that are told.
 const REASONS: usize = 8;
@@ -138,69 +136,6 @@ struct Learned {
     normal: u32,
 }
 
-/// A mail, read.
-#[derive(Default)]
-struct Letter {
-    subject: String,
-    text: String,
-    headers: String,
-}
-
-impl Letter {
-    /// Reads a message as it was sent: `convert:email_to_text` knows how, and the header block goes
-    /// along as evidence.
-    fn of_message(outside: &dyn Outside, message: &Bytes) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Converted {
-            subject: Option<String>,
-            text: String,
-        }
-        let answer = outside.call("convert:email_to_text", &json!({ "message": message }))?;
-        let converted: Converted = understand("convert:email_to_text", answer)?;
-        let end = ["\r\n\r\n", "\n\n"]
-            .iter()
-            .filter_map(|gap| {
-                message
-                    .windows(gap.len())
-                    .take(HEADERS)
-                    .position(|at| at == gap.as_bytes())
-            })
-            .min();
-        let headers = message.get(..end.unwrap_or(0)).unwrap_or_default();
-        Ok(Self {
-            subject: converted.subject.unwrap_or_default(),
-            text: mail::shorten(&converted.text).into_owned(),
-            headers: String::from_utf8_lossy(headers).into_owned(),
-        })
-    }
-
-    fn features(&self, pointer: &str) -> Result<Vec<Feature>, Failure> {
-        if [&self.subject, &self.text, &self.headers]
-            .iter()
-            .all(|part| part.trim().is_empty())
-        {
-            let message = "a mail needs a text, a subject or headers";
-            return Err(Failure::invalid_input(pointer, message).code("empty"));
-        }
-        Ok(mail::evidence(&Mail {
-            subject: &self.subject,
-            text: &self.text,
-            headers: &self.headers,
-        }))
-    }
-}
-
-fn understand<T: serde::de::DeserializeOwned>(
-    capability: &str,
-    answer: serde_json::Value,
-) -> Result<T, Failure> {
-    serde_json::from_value(answer).map_err(|error| {
-        Failure::failed(format!(
-            "{capability} answered otherwise than expected: {error}"
-        ))
-    })
-}
-
 fn classify(input: Input, request: &Request) -> Result<Output, Failure> {
     classify_with(&Host, input, request)
 }
@@ -306,24 +241,6 @@ impl Scores {
             |best, next| if next.1 > best.1 { next } else { best },
         )
     }
-}
-
-/// How likely a mail is spam, and why.
-fn ask_for_spam(outside: &dyn Outside, letter: &Letter) -> Result<(f64, Vec<Word>), Failure> {
-    #[derive(Deserialize)]
-    struct Answer {
-        probability: f64,
-        #[serde(default)]
-        reasons: Vec<Word>,
-    }
-    let question = json!({
-        "email_text": letter.text,
-        "subject": letter.subject,
-        "headers": letter.headers,
-    });
-    let answer = outside.call("classify:spam_detection", &question)?;
-    let answer: Answer = understand("classify:spam_detection", answer)?;
-    Ok((answer.probability, answer.reasons))
 }
 
 /// The log-odds of a probability, kept finite.

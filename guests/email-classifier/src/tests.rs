@@ -1,7 +1,7 @@
 //! What a caller sees, with a host in memory. The real peers answer in the host's own tests.
 
 use mail::outside::Rehearsal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 

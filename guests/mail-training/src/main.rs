@@ -8,6 +8,7 @@ mod evaluate;
 mod grammar;
 mod obfuscate;
 mod random;
+mod senders;
 mod train;
 mod written;
 
