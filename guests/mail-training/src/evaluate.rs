@@ -1,6 +1,6 @@
 //! The figures of docs/evaluation-mail.md.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mail::{Feature, Model, Taught};
 
@@ -42,18 +42,7 @@ pub fn print(trained: &Trained) {
     let crossed: Vec<Judged> = trained
         .crossed
         .iter()
-        // What is important or not, spam cannot say: the second model is judged on the others alone.
-        .map(|crossed| {
-            Judged::new(
-                crossed.class,
-                crossed.spam,
-                if crossed.important.is_nan() {
-                    0.3
-                } else {
-                    crossed.important
-                },
-            )
-        })
+        .map(|crossed| Judged::new(crossed.class, crossed.spam, crossed.important))
         .collect();
     println!("## Made mails, cross-validated by families\n");
     table(&crossed);
@@ -87,7 +76,7 @@ pub fn print(trained: &Trained) {
     println!("\n## Disguise: held-out spam that is still found\n");
     disguise(&models[0]);
     println!("\n## Likeness: runs of words of held-out mails that stand in made mails\n");
-    likeness();
+    likeness(&models);
 }
 
 fn judge([spam, importance]: &[Model<'_>; 2], class: Class, features: &[Feature]) -> Judged {
@@ -299,8 +288,9 @@ fn disguise(model: &Model<'_>) {
     }
 }
 
-/// How much of the held-out mails the made mails know already.
-fn likeness() {
+/// How much of the held-out mails the made mails know already, and how those fare that they do not
+/// know.
+fn likeness(models: &[Model<'_>; 2]) {
     let words = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_alphanumeric())
             .filter(|word| !word.is_empty())
@@ -312,20 +302,32 @@ fn likeness() {
         .map(|sample| words(&sample.text))
         .collect();
     for length in [4, 6, 8] {
-        let known: std::collections::BTreeSet<&[String]> = made
+        let known: BTreeSet<&[String]> = made
             .iter()
             .flat_map(|words| words.windows(length))
             .collect();
         let (mut found, mut all) = (0_u32, 0_u32);
+        let mut strangers = Vec::new();
         for sample in written::held_out() {
-            for run in words(&sample.text).windows(length) {
-                all += 1;
-                found += u32::from(known.contains(run));
+            let words = words(&sample.text);
+            let runs = words
+                .windows(length)
+                .filter(|run| known.contains(run))
+                .count();
+            found += u32::try_from(runs).unwrap_or(u32::MAX);
+            all += u32::try_from(words.windows(length).count()).unwrap_or(u32::MAX);
+            if runs == 0 {
+                strangers.push(judge(models, sample.class, &sample.features()));
             }
         }
+        let right = strangers
+            .iter()
+            .filter(|judged| judged.best().0 == judged.class)
+            .count();
         println!(
-            "* of {length} words: {found} of {all} ({:.2} %)",
-            100.0 * f64::from(found) / f64::from(all)
+            "* of {length} words: {found} of {all} ({:.2} %); {right} of the {} mails without one are in the right category",
+            100.0 * f64::from(found) / f64::from(all),
+            strangers.len()
         );
     }
 }

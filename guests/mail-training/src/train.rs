@@ -71,9 +71,14 @@ pub fn train() -> Trained {
             class: seen.sample.class,
             family: seen.sample.family.clone(),
             spam: spam_model.probability(spam_scores[&at]),
-            important: importance_scores
-                .get(&at)
-                .map_or(f64::NAN, |score| importance_model.probability(*score)),
+            // Of spam the second model has seen nothing: it needs no fold.
+            important: importance_model.probability(
+                importance_scores.get(&at).copied().unwrap_or_else(|| {
+                    importance_model
+                        .weigh(&seen.features, &Taught::default())
+                        .score
+                }),
+            ),
         })
         .collect();
     Trained {
