@@ -92,7 +92,8 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// The first side's weight and the frequency of a feature, zero for one that is not known.
+    /// The first side's weight, in log-odds, and the share of mails that show a feature; zero for one
+    /// that is not known.
     pub fn look_up(&self, hash: u32) -> (f64, f64) {
         let Ok(at) = self
             .hashes

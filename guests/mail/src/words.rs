@@ -102,6 +102,11 @@ fn add_word(word: &str, latin: bool, found: &mut Vec<Piece>, marks: &mut Marks) 
     if word.is_empty() {
         return;
     }
+    // Before it is folded, since that takes time.
+    if word.len() > 16 * LONGEST && !word.chars().any(is_unspaced) {
+        found.push(Piece::Break);
+        return;
+    }
     if word.chars().any(is_unspaced) {
         let chars: Vec<char> = word.chars().collect();
         for pair in chars.windows(2) {
