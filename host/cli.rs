@@ -19,6 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
+use crate::state::State;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
 #[derive(Parser)]
@@ -137,5 +138,6 @@ fn engine(config: &Config) -> Result<Engine, Ended> {
 
 /// Engine and configuration, shared by what is loaded with them.
 fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
-    Ok((engine(&config)?, Arc::new(config)))
+    let state = State::at(config.state_dir.clone());
+    Ok((engine(&config)?.with_state(state), Arc::new(config)))
 }

@@ -51,6 +51,8 @@ pub struct Config {
     pub trust_domain: TrustDomain,
     /// Where compiled components are kept.
     pub cache_dir: PathBuf,
+    /// Where the state of workers is kept.
+    pub state_dir: PathBuf,
     /// How long calls in flight may take to end once the host stops.
     pub grace: Duration,
     /// `Host` names that are served beside the loopback ones, in lower case, perhaps with a port.
@@ -96,6 +98,10 @@ pub struct LimitSettings {
     pub hostcalls: u64,
     /// Megabits (10^6) per second from one worker to its callers, where it declares nothing.
     pub network_mbps: u32,
+    /// Keys and values of one bucket, where the worker that writes declares nothing.
+    pub state: ByteCount,
+    /// The most that a worker's own declaration may raise that to.
+    pub max_state: ByteCount,
     /// File of one component.
     pub component: ByteCount,
     /// Head of one request: request line and header fields.
@@ -188,6 +194,7 @@ impl Config {
         let listen = reader.listen("listen");
         let trust_domain = reader.text("trust_domain", TrustDomain::parse);
         let cache_dir = reader.path("cache_dir");
+        let state_dir = reader.path("state_dir");
         let grace = reader.milliseconds("grace_ms", 0..=600_000);
         let allowed_hosts = reader.list("allowed_hosts", reader::host);
         let allowed_origins = reader.list("allowed_origins", reader::origin);
@@ -202,6 +209,7 @@ impl Config {
             listen: listen?,
             trust_domain: trust_domain?,
             cache_dir: cache_dir?,
+            state_dir: state_dir?,
             grace: grace?,
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
@@ -230,6 +238,8 @@ impl LimitSettings {
         let hostcall = reader.mebibytes("limits.hostcall_mb", 1..=1 << 20);
         let hostcalls = reader.number("limits.hostcalls", 1..=1 << 40);
         let network_mbps = reader.number("limits.network_mbps", 1..=1_000_000);
+        let state = reader.mebibytes("limits.state_mb", 1..=u64::from(u32::MAX));
+        let max_state = reader.mebibytes("limits.max_state_mb", 1..=u64::from(u32::MAX));
         let component = reader.mebibytes("limits.component_mb", 1..=4096);
         // Hyper reads heads into a buffer of at least 8 KiB.
         let header = reader
@@ -261,6 +271,8 @@ impl LimitSettings {
             hostcall: hostcall?,
             hostcalls: hostcalls?,
             network_mbps: u32::try_from(network_mbps?).ok()?,
+            state: state?,
+            max_state: max_state?,
             component: component?,
             header: header?,
             uri: uri?,

@@ -18,6 +18,7 @@ pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
 use crate::limits::Budget;
+use crate::state::State;
 use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
@@ -49,6 +50,7 @@ pub struct Engine {
     cache: Arc<CodeCache>,
     gate: Arc<Gate>,
     budget: Arc<Budget>,
+    state: Option<Arc<State>>,
 }
 
 /// Why a component could not be made ready to run.
@@ -79,7 +81,22 @@ impl Engine {
             cache: Arc::new(cache),
             gate,
             budget: Arc::new(Budget::new(settings.memory)),
+            state: None,
         })
+    }
+
+    /// The same engine, on a host that keeps state for its workers.
+    #[must_use]
+    pub fn with_state(self, state: State) -> Self {
+        Self {
+            state: Some(Arc::new(state)),
+            ..self
+        }
+    }
+
+    /// The state that workers may be granted; without it every bucket is denied.
+    pub fn state(&self) -> Option<&Arc<State>> {
+        self.state.as_ref()
     }
 
     /// Who computes when more guests want to than there are cores.

@@ -42,6 +42,8 @@ pub enum Code {
     CpuLimit,
     /// The worker handed the host more than it may.
     OutputLimit,
+    /// The invocation stored more than the worker may.
+    StorageLimit,
     /// The guest died: a panic, an overflowing stack, an illegal access.
     Trapped,
     /// The worker says that it failed.
@@ -58,7 +60,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 23] = [
+    pub const ALL: [Code; 24] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
         Code::Denied,
@@ -76,6 +78,7 @@ impl Code {
         Code::MemoryLimit,
         Code::CpuLimit,
         Code::OutputLimit,
+        Code::StorageLimit,
         Code::Trapped,
         Code::WorkerFailed,
         Code::InvalidOutput,
@@ -104,6 +107,7 @@ impl Code {
             Code::MemoryLimit => "memory-limit",
             Code::CpuLimit => "cpu-limit",
             Code::OutputLimit => "output-limit",
+            Code::StorageLimit => "storage-limit",
             Code::Trapped => "trapped",
             Code::WorkerFailed => "worker-failed",
             Code::InvalidOutput => "invalid-output",

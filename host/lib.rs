@@ -15,6 +15,8 @@ pub mod config;
 
 pub mod policy;
 
+pub mod state;
+
 pub mod engine;
 
 pub mod bindings;

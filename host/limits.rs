@@ -62,6 +62,8 @@ pub enum Stop {
     Budget,
     /// More to send than the worker's bandwidth lets through before the deadline.
     Bandwidth,
+    /// More stored than the quota allows.
+    Storage,
 }
 
 impl fmt::Display for Stop {
@@ -73,6 +75,7 @@ impl fmt::Display for Stop {
             Stop::Output => "output limit reached",
             Stop::Budget => "the host's memory budget is spent",
             Stop::Bandwidth => "bandwidth limit reached",
+            Stop::Storage => "storage limit reached",
         })
     }
 }

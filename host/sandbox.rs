@@ -5,6 +5,7 @@
 //! Registries, schemas and protocols must not enter this room.
 
 mod guest;
+mod keyvalue;
 mod link;
 mod outcome;
 mod pace;
@@ -26,6 +27,7 @@ use crate::policy::Grants;
 pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declared;
 
 pub(crate) use guest::Guest;
+pub use keyvalue::{Quotas, Shelf};
 pub use link::imports;
 
 /// A body with its media type.
@@ -89,6 +91,7 @@ pub struct Sandbox {
     handler: handler::GuestIndices,
     share: Arc<Share>,
     bandwidth: Arc<Bandwidth>,
+    shelf: Option<Arc<Shelf>>,
 }
 
 /// What all invocations of a worker have together.
@@ -122,7 +125,22 @@ impl Sandbox {
             handler,
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
+            shelf: None,
         })
+    }
+
+    /// Lets the guest open what is on its shelf; without one every bucket is denied.
+    #[must_use]
+    pub fn with_shelf(self, shelf: Shelf) -> Self {
+        Self {
+            shelf: Some(Arc::new(shelf)),
+            ..self
+        }
+    }
+
+    /// Whether it keeps state.
+    pub fn keeps_state(&self) -> bool {
+        self.shelf.is_some()
     }
 
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.

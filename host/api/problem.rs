@@ -28,6 +28,7 @@ pub fn status(code: Code) -> StatusCode {
         Code::MemoryLimit
         | Code::CpuLimit
         | Code::OutputLimit
+        | Code::StorageLimit
         | Code::Trapped
         | Code::WorkerFailed
         | Code::InvalidOutput => StatusCode::BAD_GATEWAY,
@@ -56,6 +57,7 @@ fn title(code: Code) -> &'static str {
         Code::MemoryLimit => "Memory limit exceeded",
         Code::CpuLimit => "CPU limit exceeded",
         Code::OutputLimit => "Output limit exceeded",
+        Code::StorageLimit => "Storage limit exceeded",
         Code::Trapped => "The worker crashed",
         Code::WorkerFailed => "The worker failed",
         Code::InvalidOutput => "The worker broke its schema",

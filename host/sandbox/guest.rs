@@ -10,6 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
+use super::keyvalue::Shelved;
 use super::pace::Pace;
 use crate::bindings::crank::worker::{events, log, types};
 use crate::limits::{Bandwidth, Budget, Handed, Limits, Meter, Stop};
@@ -23,7 +24,7 @@ const EVENT_NAME: usize = 256;
 /// The longest data of an event, in bytes: a caller who does not read leaves 64 of them waiting.
 const EVENT_DATA: usize = 64 << 10;
 /// Host objects (streams, descriptors) that one invocation may hold.
-const RESOURCES: usize = 1024;
+pub(super) const RESOURCES: usize = 1024;
 /// What those objects take at most, in bytes: charged when the first could be made.
 const RESOURCES_BYTES: u64 = 512 << 10;
 /// Random bytes that one call may ask for.
@@ -39,12 +40,14 @@ pub(crate) struct Guest {
     pub panic: Option<String>,
     /// Bytes of events that have gone to the caller.
     pub sent: u64,
-    handed: Handed,
+    pub(super) handed: Handed,
+    /// The buckets that it may open.
+    pub(super) keyvalue: Option<Shelved>,
     /// A limit that was reached where a host function could not say so: it ends the invocation at its
     /// next tick, or when it answers.
     pub stopped: Option<Stop>,
-    worker: Arc<str>,
-    request: String,
+    pub(super) worker: Arc<str>,
+    pub(super) request: String,
     events: Option<Outlet>,
     logged: usize,
     log_dropped: usize,
@@ -80,6 +83,7 @@ impl Guest {
             panic: None,
             sent: 0,
             handed: limits.handed,
+            keyvalue: None,
             stopped: None,
             worker,
             request,

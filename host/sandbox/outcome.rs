@@ -53,6 +53,7 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
                 Code::Deadline,
                 "what the worker sends does not fit through its network bandwidth in time",
             ),
+            Stop::Storage => (Code::StorageLimit, "the worker stored more than it may"),
         };
         return Failure::new(code, message);
     }

@@ -10,6 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use super::guest::{Outlet, paced};
+use super::keyvalue::Shelved;
 use super::pace::{Pace, Paced};
 use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
 use crate::bindings::crank::worker::types;
@@ -53,7 +54,9 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         bandwidth: sandbox.bandwidth.clone(),
     });
     let budget = sandbox.engine.budget();
-    let guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
+    let mut guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
+    let shelf = sandbox.shelf.clone();
+    guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability));
     let mut store = store(&sandbox.engine, guest);
     let began = Instant::now();
     let mut start = Duration::ZERO;

@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
 use crate::limits::{Handed, Limits};
-use crate::policy::{self, Grants, Import, OperatorGrants};
-use crate::sandbox::{self, Rates, Sandbox};
+use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
+use crate::sandbox::{self, Rates, Sandbox, Shelf};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
@@ -77,6 +77,21 @@ impl Loading<'_> {
             },
         )
         .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?;
+        let sandbox = match self.engine.state() {
+            Some(state)
+                if grants
+                    .iter()
+                    .any(|linked| linked == Interface::WasiKeyvalue) =>
+            {
+                sandbox.with_shelf(Shelf {
+                    state: state.clone(),
+                    stem,
+                    quotas: terms::quotas(&self.config.limits, &capabilities),
+                    buckets: capabilities.iter().map(buckets).collect(),
+                })
+            }
+            _ => sandbox,
+        };
         let offered = capabilities
             .into_iter()
             .map(|capability| {
@@ -147,6 +162,15 @@ impl Loading<'_> {
             reasons,
         }
     }
+}
+
+/// What one capability may open, which its operator has granted.
+fn buckets(capability: &Capability) -> (Arc<str>, Buckets) {
+    let required = capability.required_capabilities.as_deref();
+    (
+        capability.key().into(),
+        Buckets::of(required.unwrap_or_default()),
+    )
 }
 
 /// What the component may be linked to, or every reason why not.

@@ -6,6 +6,7 @@ use crate::capability::{Capability, Constraints, EnvProfile};
 use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::DEFAULT_WEIGHT;
 use crate::limits::{Handed, Limits};
+use crate::sandbox::Quotas;
 
 /// Identities that a worker may not claim: outside the trust domain, not the one that the operator
 /// gave to its file, or one that the operator gave to another.
@@ -56,16 +57,8 @@ pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
         let given = capability.constraints.clone().unwrap_or_default();
         for (name, declared) in [
             (
-                "disk_storage_gb",
-                given.disk_storage_gb.is_some_and(|gb| gb > 0),
-            ),
-            (
                 "model_storage_mb",
                 given.model_storage_mb.is_some_and(|mb| mb > 0),
-            ),
-            (
-                "vector_index_mb",
-                given.vector_index_mb.is_some_and(|mb| mb > 0),
             ),
             ("gpu_count", given.gpu_count.is_some_and(|count| count > 0)),
             (
@@ -116,6 +109,24 @@ pub(super) fn limits(
             bytes: default.hostcall.get(),
             items: default.hostcalls,
         },
+    }
+}
+
+/// What the buckets that the worker writes to may hold: its capabilities agree on it, up to the
+/// operator's ceiling.
+pub(super) fn quotas(default: &LimitSettings, capabilities: &[Capability]) -> Quotas {
+    let declared = |pick: fn(&Constraints) -> Option<u32>| {
+        let mut constraints = capabilities
+            .iter()
+            .filter_map(|capability| capability.constraints.as_ref());
+        constraints.find_map(pick).map(u64::from)
+    };
+    let ceiling = default.max_state.get();
+    let storage = declared(|constraints| constraints.disk_storage_gb).map(|gb| gb << 30);
+    let index = declared(|constraints| constraints.vector_index_mb).map(|mb| mb << 20);
+    Quotas {
+        storage: storage.map_or(default.state.get(), |storage| storage.min(ceiling)),
+        index: index.map(|index| index.min(ceiling)),
     }
 }
 
