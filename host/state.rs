@@ -343,7 +343,7 @@ fn check_all<'a>(keys: impl ExactSizeIterator<Item = &'a String>) -> Result<(), 
     if keys.len() > MAX_KEYS {
         return Err(StateError::Refused("one call names at most 10,000 keys"));
     }
-    keys.map(|key| check(key)).collect()
+    keys.into_iter().try_for_each(|key| check(key))
 }
 
 fn check_values(bytes: usize) -> Result<(), StateError> {

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{ConfigArgs, Ended};
 use crate::api;
 use crate::config::Config;
+use crate::engine::Engine;
 use crate::registry::{Registry, Snapshot};
 use crate::router::Router;
 
@@ -71,11 +72,14 @@ impl Serve {
 
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     let stop = stop_signal().map_err(Ended::usage)?;
-    let (listener, router, config) = ready(config, dir).await?;
+    let (listener, router, config, engine) = ready(config, dir).await?;
     let settings = api::Settings::from(config.as_ref());
     api::serve(listener, router, settings, stop)
         .await
         .map_err(Ended::usage)?;
+    if let Some(state) = engine.state() {
+        state.close().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -84,12 +88,19 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
 pub async fn ready(
     config: Config,
     dir: &Path,
-) -> Result<(TcpListener, Arc<Router>, Arc<Config>), Ended> {
+) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
     let snapshot = Snapshot::load_dir(&engine, &config, dir)
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
     report(&snapshot, dir);
+    let mut workers = snapshot.workers().iter();
+    if let Some(state) = engine
+        .state()
+        .filter(|_| workers.any(|worker| worker.keeps_state()))
+    {
+        state.open().await.map_err(Ended::usage)?;
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -99,6 +110,7 @@ pub async fn ready(
         listener,
         Arc::new(Router::new(Registry::new(snapshot))),
         config,
+        engine,
     ))
 }
 

@@ -58,11 +58,6 @@ impl Buckets {
         Some((name, *access))
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     fn add(&mut self, name: &str, access: Access) {
         let known = self.0.entry(name.to_owned()).or_insert(access);
         *known = access.max(*known);

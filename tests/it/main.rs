@@ -9,5 +9,6 @@ mod hostile;
 mod http;
 mod limits;
 mod load;
+mod state;
 mod support;
 mod tidy;

@@ -45,6 +45,7 @@ mod failure;
 mod function;
 mod host;
 mod raw;
+pub mod state;
 
 pub use bytes::Bytes;
 pub use capability::{Capability, Constraints, Slo, Worker};
