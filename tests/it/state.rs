@@ -1,6 +1,7 @@
 //! State that outlives invocations: who may open what, how much it may hold, and what a crash leaves.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -19,7 +20,7 @@ use crate::support::{
     code, config, dir, done, engine_with, failure, guest, invoke, load, place, run,
 };
 
-/// How often the host is killed.
+/// How often the host is killed, at random moments.
 const KILLS: u64 = 3;
 /// What lets `guests/stateful` load: it declares a bucket that workers share.
 const GRANT: &str = "[workers.stateful]\ngrants = [\"wasi:keyvalue/store[zettel]\"]\n";
@@ -448,7 +449,8 @@ fn a_killed_host_loses_nothing_that_it_answered_and_leaves_nothing_half_done() {
                 })
             });
             let writers: Vec<_> = writers.collect();
-            tokio::time::sleep(Duration::from_millis(200 + 137 * kill)).await;
+            let moment = RandomState::new().hash_one(kill) % 500;
+            tokio::time::sleep(Duration::from_millis(100 + moment)).await;
             let pid = rustix::process::Pid::from_child(&serving.child);
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
             for writer in writers {
