@@ -322,10 +322,7 @@ fn a_component_over_the_size_cap_is_refused_and_under_it_loads() {
 fn a_constraint_that_this_host_cannot_hold_refuses_the_worker_by_name() {
     run(async {
         for (name, value) in [
-            ("disk-storage-gb", json!(10)),
-            ("network-bandwidth-mbps", json!(100)),
             ("model-storage-mb", json!(500)),
-            ("vector-index-mb", json!(2048)),
             ("gpu-count", json!(1)),
             ("gpu-memory-mb", json!(8192)),
             ("gpu-type", json!("nvidia")),
