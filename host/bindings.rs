@@ -14,6 +14,9 @@ wasmtime::component::bindgen!({
             import crank:worker/log@0.1.0;
             import crank:worker/events@0.1.0;
             import crank:worker/peers@0.1.0;
+            import wasi:keyvalue/store@0.2.0-draft2;
+            import wasi:keyvalue/atomics@0.2.0-draft2;
+            import wasi:keyvalue/batch@0.2.0-draft2;
             export crank:worker/capabilities@0.1.0;
             export crank:worker/handler@0.1.0;
         }
@@ -24,7 +27,16 @@ wasmtime::component::bindgen!({
         "crank:worker/events@0.1.0.send": async | trappable,
         "crank:worker/peers@0.1.0.invoke": async | trappable,
         "crank:worker/peers@0.1.0.[method]pending.wait": async | trappable,
+        "wasi:keyvalue/store@0.2.0-draft2.[drop]bucket": trappable,
+        "wasi:keyvalue/atomics@0.2.0-draft2.[drop]cas": trappable,
+        "wasi:keyvalue/store@0.2.0-draft2": async | trappable,
+        "wasi:keyvalue/atomics@0.2.0-draft2": async | trappable,
+        "wasi:keyvalue/batch@0.2.0-draft2": async | trappable,
         default: trappable,
+    },
+    with: {
+        "wasi:keyvalue/store.bucket": crate::state::Bucket,
+        "wasi:keyvalue/atomics.cas": crate::state::Cas,
     },
     exports: { default: async },
 });

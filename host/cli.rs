@@ -22,6 +22,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
 use crate::machine::Machine;
+use crate::state::State;
 use crate::tmp;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
@@ -165,6 +166,7 @@ fn host(config: Config) -> Result<(Engine, Arc<Config>), Ended> {
     if let Err(error) = tmp::sweep(&config.tmp_dir) {
         tracing::warn!("{} is not swept: {error}", config.tmp_dir.display());
     }
-    let engine = engine(&config)?.on(machine(&config)?);
+    let state = State::at(config.state_dir.clone());
+    let engine = engine(&config)?.on(machine(&config)?).with_state(state);
     Ok((engine, Arc::new(config)))
 }

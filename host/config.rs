@@ -54,6 +54,8 @@ pub struct Config {
     pub cache_dir: PathBuf,
     /// Where the scratch directories of invocations are made.
     pub tmp_dir: PathBuf,
+    /// Where the state of workers is kept.
+    pub state_dir: PathBuf,
     /// How long calls in flight may take to end once the host stops.
     pub grace: Duration,
     /// `Host` names that are served beside the loopback ones, in lower case, perhaps with a port.
@@ -111,6 +113,10 @@ pub struct LimitSettings {
     pub hostcalls: u64,
     /// Megabits (10^6) per second from one worker to its callers, where it declares nothing.
     pub network_mbps: u32,
+    /// Keys and values of one bucket, where the worker that writes declares nothing.
+    pub state: ByteCount,
+    /// The most that a worker's own declaration may raise that to.
+    pub max_state: ByteCount,
     /// File of one component.
     pub component: ByteCount,
     /// CPU time that compiling one component may take, in steps of a second.
@@ -229,6 +235,7 @@ impl Config {
         let trust_domain = reader.text("trust_domain", TrustDomain::parse);
         let cache_dir = reader.path("cache_dir");
         let tmp_dir = reader.path_or("tmp_dir", cache_dir.as_ref().map(|dir| dir.join("tmp")));
+        let state_dir = reader.path("state_dir");
         let grace = reader.milliseconds("grace_ms", 0..=600_000);
         let allowed_hosts = reader.list("allowed_hosts", reader::host);
         let allowed_origins = reader.list("allowed_origins", reader::origin);
@@ -255,6 +262,7 @@ impl Config {
             trust_domain: trust_domain?,
             cache_dir: cache_dir?,
             tmp_dir: tmp_dir?,
+            state_dir: state_dir?,
             grace: grace?,
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
@@ -289,6 +297,8 @@ impl LimitSettings {
         let hostcall = reader.mebibytes("limits.hostcall_mb", 1..=1 << 20);
         let hostcalls = reader.number("limits.hostcalls", 1..=1 << 40);
         let network_mbps = reader.number("limits.network_mbps", 1..=1_000_000);
+        let state = reader.mebibytes("limits.state_mb", 1..=u64::from(u32::MAX));
+        let max_state = reader.mebibytes("limits.max_state_mb", 1..=u64::from(u32::MAX));
         let component = reader.mebibytes("limits.component_mb", 1..=4096);
         let compile = reader.milliseconds("limits.compile_ms", 1000..=DAY_MS);
         // The compiler itself needs some 12 MiB, and 2 more for each core.
@@ -346,6 +356,8 @@ impl LimitSettings {
             hostcall: hostcall?,
             hostcalls: hostcalls?,
             network_mbps: u32::try_from(network_mbps?).ok()?,
+            state: state?,
+            max_state: max_state?,
             component: component?,
             compile: compile?,
             compile_memory: compile_memory?,

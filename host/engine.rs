@@ -26,6 +26,7 @@ pub use ticker::{Running, TICK};
 use crate::config::LimitSettings;
 use crate::limits::Budget;
 use crate::machine::{self, Machine};
+use crate::state::State;
 use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
@@ -80,6 +81,7 @@ pub struct Engine {
     machine: Option<Arc<Machine>>,
     compiler: Arc<Compiler>,
     compilers: Arc<Semaphore>,
+    state: Option<Arc<State>>,
 }
 
 /// Why a component could not be made ready to run.
@@ -134,6 +136,7 @@ impl Engine {
             compiler: Arc::new(settings.compiler),
             budget: Arc::new(Budget::new(u64::MAX)),
             machine: None,
+            state: None,
         })
     }
 
@@ -148,9 +151,23 @@ impl Engine {
         }
     }
 
+    /// The same engine, on a host that keeps state for its workers.
+    #[must_use]
+    pub fn with_state(self, state: State) -> Self {
+        Self {
+            state: Some(Arc::new(state)),
+            ..self
+        }
+    }
+
     /// The machine that workers are placed on; without one, placement is not looked at.
     pub fn machine(&self) -> Option<&Machine> {
         self.machine.as_deref()
+    }
+
+    /// The state that workers may be granted; without it every bucket is denied.
+    pub fn state(&self) -> Option<&Arc<State>> {
+        self.state.as_ref()
     }
 
     /// Who computes when more guests want to than there are cores.

@@ -42,7 +42,7 @@ pub enum Code {
     CpuLimit,
     /// The worker handed the host more than it may.
     OutputLimit,
-    /// The invocation wrote more to its /tmp than it may.
+    /// The invocation stored more than the worker may.
     StorageLimit,
     /// The guest died: a panic, an overflowing stack, an illegal access.
     Trapped,

@@ -17,6 +17,8 @@ pub mod machine;
 
 pub mod policy;
 
+pub mod state;
+
 pub mod admission;
 
 pub mod tmp;

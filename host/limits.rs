@@ -68,7 +68,7 @@ pub enum Stop {
     Budget,
     /// More to send than the worker's bandwidth lets through before the deadline.
     Bandwidth,
-    /// More in /tmp than `Limits::storage` or `Limits::files`.
+    /// More in /tmp or in a bucket than its quota allows.
     Storage,
 }
 

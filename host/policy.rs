@@ -1,6 +1,7 @@
 //! Three sets meet at load: what a component imports, what its worker declares, what the operator
 //! grants. Pure: what comes out says what `sandbox` may link, and nothing else opens a door.
 
+mod buckets;
 mod offers;
 
 use std::collections::BTreeSet;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use crate::capability::{InterfaceEntry, Required};
 use crate::config::WorkerSettings;
 
+pub use buckets::{Access, Buckets, INDEX, OWN};
 pub use offers::Interface;
 use offers::OFFERS;
 
@@ -224,10 +226,10 @@ fn judge_import(
             Some(line),
         ));
     }
-    // Any peer that is declared implies the import that reaches it.
+    // Any peer that is declared implies the import that reaches it; a bucket, what works on buckets.
     let is_declared = declared.iter().any(|required| match required {
         Required::Capability { .. } => import.is_peers(),
-        Required::Interface(entry) => entry.covers(import),
+        Required::Interface(entry) => entry.covers(import) || entry.implies(import),
     });
     let offer = OFFERS.iter().find(|offer| offer.provides(import));
     if let Some(offer) = offer {
@@ -284,6 +286,7 @@ fn judge_entry(entry: &InterfaceEntry, operator: &OperatorGrants<'_>) -> Result<
                 Err(refuse(Reason::Version, detail, None))
             }
             None if entry.scope.is_empty() => Ok(()),
+            None if buckets::is_store(entry) => judge_buckets(entry, operator),
             None => {
                 let detail = format!(
                     "declares {entry}, but this interface has nothing that a scope could narrow; remove the brackets"
@@ -301,6 +304,26 @@ fn judge_entry(entry: &InterfaceEntry, operator: &OperatorGrants<'_>) -> Result<
         "declares {entry}, which the operator does not grant; the operator adds {line} (this version of the host does not offer it yet)"
     );
     Err(refuse(Reason::NotGranted, detail, Some(line)))
+}
+
+/// Judges an entry that names buckets.
+fn judge_buckets(entry: &InterfaceEntry, operator: &OperatorGrants<'_>) -> Result<(), Refusal> {
+    let refuse = |reason, detail, line| operator.refusal(entry, reason, detail, line);
+    buckets::judge(entry, operator.grants).map_err(|wrong| match wrong {
+        buckets::Wrong::NoBucket(scope) => {
+            let detail = format!(
+                "declares {entry}, but {scope:?} is no bucket: lower-case letters, digits, - and _, at most 64, perhaps followed by :ro"
+            );
+            refuse(Reason::NotOffered, detail, None)
+        }
+        buckets::Wrong::NotGranted(missing) => {
+            let line = format!("[workers.{:?}] grants = [\"{missing}\"]", operator.stem);
+            let detail = format!(
+                "declares {entry}, and the operator does not grant it: a bucket that workers share; the operator adds {line}"
+            );
+            refuse(Reason::NotGranted, detail, Some(line))
+        }
+    })
 }
 
 fn deny_line(stem: &str, entry: &InterfaceEntry) -> String {
@@ -326,6 +349,13 @@ impl InterfaceEntry {
                     .as_ref()
                     .is_none_or(|version| wanted.matches(version))
             })
+    }
+
+    /// True if the import does nothing but with what this entry lets it open.
+    fn implies(&self, import: &Import) -> bool {
+        buckets::is_store(self)
+            && self.same_package(&import.namespace, &import.package)
+            && matches!(import.interface.as_str(), "atomics" | "batch")
     }
 
     /// True if something could be meant by both, whatever their versions and scopes: to deny errs on

@@ -6,6 +6,7 @@
 
 mod files;
 mod guest;
+mod keyvalue;
 mod link;
 mod outcome;
 mod pace;
@@ -29,6 +30,7 @@ pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declare
 
 pub use files::{Models, Source};
 pub(crate) use guest::Guest;
+pub use keyvalue::{Quotas, Shelf};
 pub use link::imports;
 pub use peers::{Dispatch, Dispatched, PeerCall};
 
@@ -95,6 +97,7 @@ pub struct Sandbox {
     share: Arc<Share>,
     bandwidth: Arc<Bandwidth>,
     files: Option<Source>,
+    shelf: Option<Arc<Shelf>>,
 }
 
 /// What all invocations of a worker have together.
@@ -128,6 +131,7 @@ impl Sandbox {
             handler,
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
+            shelf: None,
             files: None,
         })
     }
@@ -135,6 +139,20 @@ impl Sandbox {
     /// Gives its guests files.
     pub fn with_files(self, files: Option<Source>) -> Self {
         Self { files, ..self }
+    }
+
+    /// Lets the guest open what is on its shelf; without one every bucket is denied.
+    #[must_use]
+    pub fn with_shelf(self, shelf: Shelf) -> Self {
+        Self {
+            shelf: Some(Arc::new(shelf)),
+            ..self
+        }
+    }
+
+    /// Whether it keeps state.
+    pub fn keeps_state(&self) -> bool {
+        self.shelf.is_some()
     }
 
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.

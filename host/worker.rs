@@ -165,6 +165,11 @@ impl Worker {
         self.calls_peers
     }
 
+    /// Whether it may keep state that outlives its invocations.
+    pub fn keeps_state(&self) -> bool {
+        self.sandbox.keeps_state()
+    }
+
     /// How busy it is, from 0 (idle) to 1 (an invocation for each core, or more).
     pub fn load_score(&self) -> f64 {
         (self.lane.in_flight() as f64 / engine::cores() as f64).min(1.0)

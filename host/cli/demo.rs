@@ -95,7 +95,7 @@ impl Demo {
             began.elapsed().as_secs_f64()
         );
         super::runtime()?.block_on(async {
-            let (listener, router, config) = serve::ready(config, &out).await?;
+            let (listener, router, config, engine) = serve::ready(config, &out).await?;
             let address = listener.local_addr().map_err(Ended::usage)?;
             let (stop, stopped) = oneshot::channel::<()>();
             let server = tokio::spawn(api::serve(
@@ -110,7 +110,11 @@ impl Demo {
                 serve::stop_signal().map_err(Ended::usage)?.await;
             }
             drop(stop);
-            server.await.map_err(Ended::usage)?.map_err(Ended::usage)
+            server.await.map_err(Ended::usage)?.map_err(Ended::usage)?;
+            if let Some(state) = engine.state() {
+                state.close().await;
+            }
+            Ok(())
         })
     }
 }

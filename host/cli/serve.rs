@@ -13,6 +13,7 @@ use crate::admission::Admission;
 use crate::api;
 use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
+use crate::engine::Engine;
 use crate::registry::{Registry, Snapshot};
 use crate::router::Router;
 
@@ -120,7 +121,7 @@ fn print_host(config: &Config) -> Result<(), Ended> {
 
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     let mut stop = Box::pin(stop_signal().map_err(Ended::usage)?);
-    let (listener, router, config) = tokio::select! {
+    let (listener, router, config, engine) = tokio::select! {
         ready = ready(config, dir) => ready?,
         // Workers that still compile are left alone: whoever stops a host does not wait for them.
         () = &mut stop => return Ok(()),
@@ -129,6 +130,9 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     api::serve(listener, router, settings, stop)
         .await
         .map_err(Ended::usage)?;
+    if let Some(state) = engine.state() {
+        state.close().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -137,12 +141,19 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
 pub async fn ready(
     config: Config,
     dir: &Path,
-) -> Result<(TcpListener, Arc<Router>, Arc<Config>), Ended> {
+) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
     let snapshot = Snapshot::load_dir(&engine, &config, dir)
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
     report(&snapshot, dir);
+    let mut workers = snapshot.workers().iter();
+    if let Some(state) = engine
+        .state()
+        .filter(|_| workers.any(|worker| worker.keeps_state()))
+    {
+        state.open().await.map_err(Ended::usage)?;
+    }
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
@@ -154,7 +165,7 @@ pub async fn ready(
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
     let router = Router::with(Registry::new(snapshot), admission);
-    Ok((listener, Arc::new(router), config))
+    Ok((listener, Arc::new(router), config, engine))
 }
 
 fn report(snapshot: &Snapshot, dir: &Path) {

@@ -15,6 +15,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("cache_dir", ""),
     // Below cache_dir.
     ("tmp_dir", ""),
+    // From XDG_STATE_HOME or HOME.
+    ("state_dir", ""),
     ("grace_ms", "10000"),
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
@@ -36,6 +38,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.hostcall_mb", "1024"),
     ("limits.hostcalls", "10000000"),
     ("limits.network_mbps", "10000"),
+    ("limits.state_mb", "64"),
+    ("limits.max_state_mb", "16384"),
     ("limits.component_mb", "64"),
     ("limits.compile_ms", "120000"),
     ("limits.compile_memory_mb", "1024"),
@@ -100,10 +104,15 @@ impl Layers {
                 .values
                 .insert(key, (Value::String((*default).to_owned()), Origin::Default));
         }
-        if let Some(cache) = cache_dir(&environment) {
-            layers
-                .values
-                .insert("cache_dir", (Value::String(cache), Origin::Default));
+        for (key, variable, beside_home) in [
+            ("cache_dir", "XDG_CACHE_HOME", ".cache"),
+            ("state_dir", "XDG_STATE_HOME", ".local/state"),
+        ] {
+            if let Some(dir) = base_dir(&environment, variable, beside_home) {
+                layers
+                    .values
+                    .insert(key, (Value::String(dir), Origin::Default));
+            }
         }
         if let Some(path) = file {
             layers.file(path)?;
@@ -214,15 +223,19 @@ fn variable(key: &str) -> String {
     format!("{PREFIX}{}", key.replace('.', "_").to_uppercase())
 }
 
-/// XDG Base Directory Specification: a relative XDG_CACHE_HOME is ignored.
-fn cache_dir(environment: &BTreeMap<String, String>) -> Option<String> {
+/// XDG Base Directory Specification: a variable with a relative path is ignored.
+fn base_dir(
+    environment: &BTreeMap<String, String>,
+    variable: &str,
+    beside_home: &str,
+) -> Option<String> {
     let absolute = |name: &str| {
         environment
             .get(name)
             .map(PathBuf::from)
             .filter(|path| path.is_absolute())
     };
-    let base = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+    let base = absolute(variable).or_else(|| Some(absolute("HOME")?.join(beside_home)))?;
     Some(base.join("crank").to_string_lossy().into_owned())
 }
 

@@ -94,7 +94,7 @@ impl Reader {
 
     pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
         self.text(key, |text| match text {
-            "" => Err("is not set, and neither XDG_CACHE_HOME nor HOME names a place; set it"),
+            "" => Err("is not set, and neither the XDG variable nor HOME names a place; set it"),
             text => Ok(PathBuf::from(text)),
         })
     }

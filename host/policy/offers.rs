@@ -1,6 +1,6 @@
 //! What the host provides, at which versions.
 
-use semver::{Version, VersionReq};
+use semver::{Prerelease, Version, VersionReq};
 
 use super::Import;
 use crate::capability::InterfaceEntry;
@@ -24,6 +24,8 @@ pub enum Interface {
     WasiCli,
     /// `wasi:filesystem/*`; what is preopened, if anything, is not decided here.
     WasiFilesystem,
+    /// `wasi:keyvalue/*`: the buckets that the calling capability declares.
+    WasiKeyvalue,
 }
 
 /// A package whose interfaces the host provides.
@@ -56,6 +58,10 @@ const fn offer(
         version,
     }
 }
+
+/// The one version of a draft: no other is like it.
+const KEYVALUE_DRAFT: &str = "draft2";
+const KEYVALUE: (u64, u64, u64) = (0, 2, 0);
 
 /// Everything that the host provides. Most of it is powerless: no worker reaches anything with it but
 /// the caller of its own request and the operator's log, so none of that needs a declaration. (Files need
@@ -117,12 +123,28 @@ pub(super) const OFFERS: &[Offer] = &[
         Some(Interface::WasiFilesystem),
         WASI,
     ),
+    offer(
+        "wasi",
+        "keyvalue",
+        &["store", "atomics", "batch"],
+        Some(Interface::WasiKeyvalue),
+        KEYVALUE,
+    ),
 ];
 
 impl Offer {
     /// True if no worker has to declare it.
     pub(super) fn is_powerless(&self) -> bool {
-        !matches!(self.links, Some(Interface::Peers))
+        !matches!(self.links, Some(Interface::Peers | Interface::WasiKeyvalue))
+    }
+
+    /// What the version is a draft of, if it is one.
+    fn pre(&self) -> Prerelease {
+        let draft = match self.links {
+            Some(Interface::WasiKeyvalue) => KEYVALUE_DRAFT,
+            _ => "",
+        };
+        Prerelease::new(draft).unwrap_or_default()
     }
 
     pub(super) fn provides(&self, import: &Import) -> bool {
@@ -144,7 +166,7 @@ impl Offer {
     pub(super) fn speaks(&self, version: Option<&Version>) -> bool {
         let (major, minor, patch) = self.version;
         version.is_none_or(|asked| {
-            asked.pre.is_empty()
+            asked.pre == self.pre()
                 && (asked.major, asked.minor) == (major, minor)
                 && asked.patch <= patch
         })
@@ -154,14 +176,24 @@ impl Offer {
     pub(super) fn meets(&self, entry: &InterfaceEntry) -> bool {
         let (major, minor, newest) = self.version;
         let meets = |wanted: &VersionReq| {
-            (0..=newest).any(|patch| wanted.matches(&Version::new(major, minor, patch)))
+            (0..=newest).any(|patch| {
+                let pre = self.pre();
+                wanted.matches(&Version {
+                    pre,
+                    ..Version::new(major, minor, patch)
+                })
+            })
         };
         entry.requirement.as_ref().is_none_or(meets)
     }
 
     pub(super) fn spoken(&self) -> String {
         match self.version {
-            (major, minor, 0) => format!("{major}.{minor}.0"),
+            (major, minor, 0) => Version {
+                pre: self.pre(),
+                ..Version::new(major, minor, 0)
+            }
+            .to_string(),
             (major, minor, patch) => format!("{major}.{minor}.0 to {major}.{minor}.{patch}"),
         }
     }

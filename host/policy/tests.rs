@@ -69,19 +69,19 @@ fn powerless_imports_need_no_declaration_and_only_they_are_linked() {
 fn an_undeclared_import_is_refused_with_the_line_for_its_author() {
     // What the operator would grant does not matter as long as the worker does not ask.
     let refused = refusal(
-        &["wasi:keyvalue/store@0.2.0-draft"],
+        &["wasi:keyvalue/store@0.2.0-draft2"],
         &[],
         &["wasi:keyvalue/*"],
         &[],
     );
     assert_eq!(refused.reason, Reason::Undeclared);
-    assert_eq!(refused.subject, "wasi:keyvalue/store@0.2.0-draft");
+    assert_eq!(refused.subject, "wasi:keyvalue/store@0.2.0-draft2");
     assert_eq!(
         refused.line.as_deref(),
         Some("required_capabilities: \"wasi:keyvalue/store\"")
     );
     let neighbour = judge(
-        &["wasi:keyvalue/store@0.2.0"],
+        &["wasi:keyvalue/store@0.2.0-draft2"],
         &["wasi:keyvalue/batch"],
         &[],
         &[],
@@ -94,22 +94,113 @@ fn an_undeclared_import_is_refused_with_the_line_for_its_author() {
 fn what_is_declared_and_not_granted_is_refused_with_the_line_for_the_operator() {
     for grants in [
         &[][..],
-        &["wasi:keyvalue/batch"],
-        &["wasi:keyvalue/store[other]"],
+        &["wasi:http/types"],
+        &["wasi:http/outgoing-handler[b:443]"],
     ] {
-        let refused = refusal(&[], &["wasi:keyvalue/store"], grants, &[]);
+        let refused = refusal(&[], &["wasi:http/outgoing-handler"], grants, &[]);
         assert_eq!(refused.reason, Reason::NotGranted);
-        let line = "[workers.\"my-worker\"] grants = [\"wasi:keyvalue/store\"]";
+        let line = "[workers.\"my-worker\"] grants = [\"wasi:http/outgoing-handler\"]";
         assert_eq!(refused.line.as_deref(), Some(line));
         assert!(refused.to_string().contains("my-worker") && refused.to_string().contains(line));
     }
     let granted = refusal(
         &[],
-        &["wasi:keyvalue/store[a]"],
-        &["wasi:keyvalue/*[a,b]"],
+        &["wasi:http/outgoing-handler[a:443]"],
+        &["wasi:http/*[a:443,b:443]"],
         &[],
     );
     assert_eq!(granted.reason, Reason::NotOffered);
+}
+
+#[test]
+fn a_workers_own_bucket_is_granted_and_a_shared_one_is_the_operators_to_grant() {
+    let import = "wasi:keyvalue/store@0.2.0-draft2";
+    let linked = |declared: &[&str], grants: &[&str]| {
+        let imports = [import, "wasi:keyvalue/atomics@0.2.0-draft2"];
+        judge(&imports, declared, grants, &[])
+    };
+    let keyvalue: Vec<Interface> = vec![Interface::WasiKeyvalue];
+    for (declared, grants) in [
+        ("wasi:keyvalue/store", ""),
+        ("wasi:keyvalue/*", ""),
+        ("wasi:keyvalue/store[default,index:ro]", ""),
+        (
+            "wasi:keyvalue/store[zettel]",
+            "wasi:keyvalue/store[notes,zettel]",
+        ),
+        ("wasi:keyvalue/store[zettel:ro]", "wasi:keyvalue/*[zettel]"),
+        (
+            "wasi:keyvalue/store[zettel:ro]",
+            "wasi:keyvalue/store[zettel:ro]",
+        ),
+    ] {
+        let grants: Vec<&str> = [grants]
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .collect();
+        let granted = linked(&[declared], &grants).unwrap();
+        assert_eq!(granted.iter().collect::<Vec<_>>(), keyvalue, "{declared}");
+    }
+    // An entry without a scope means the worker's own buckets, in a grant too.
+    for grant in [
+        "wasi:keyvalue/store",
+        "wasi:keyvalue/store[zettel:ro]",
+        "wasi:keyvalue/atomics[zettel]",
+    ] {
+        let refused = linked(&["wasi:keyvalue/store[default,zettel]"], &[grant]).unwrap_err();
+        assert_eq!(refused[0].reason, Reason::NotGranted, "{grant}");
+        let line = "[workers.\"my-worker\"] grants = [\"wasi:keyvalue/store[zettel]\"]";
+        assert_eq!(refused[0].line.as_deref(), Some(line));
+    }
+    for declared in [
+        "wasi:keyvalue/store[zettel:rw]",
+        "wasi:keyvalue/store[Zettel]",
+        "wasi:keyvalue/batch[zettel]",
+    ] {
+        let refused = linked(
+            &["wasi:keyvalue/store", declared],
+            &["wasi:keyvalue/*[zettel]"],
+        );
+        assert_eq!(
+            refused.unwrap_err()[0].reason,
+            Reason::NotOffered,
+            "{declared}"
+        );
+    }
+    for import in [
+        "wasi:keyvalue/store@0.2.0",
+        "wasi:keyvalue/store@0.2.0-draft",
+    ] {
+        let refused = refusal(&[import], &["wasi:keyvalue/store"], &[], &[]);
+        assert!(
+            refused.detail.contains("0.2.0-draft2"),
+            "{}",
+            refused.detail
+        );
+    }
+}
+
+#[test]
+fn a_capability_opens_the_buckets_that_its_own_entries_name() {
+    let buckets = |texts: &[&str]| {
+        let required: Vec<Required> = texts
+            .iter()
+            .map(|text| Required::parse(text).unwrap())
+            .collect();
+        Buckets::of(&required)
+    };
+    assert_eq!(
+        buckets(&["wasi:keyvalue/batch", "greet:hello"]),
+        Buckets::default()
+    );
+    let own = buckets(&["wasi:keyvalue/store"]);
+    assert_eq!(own.access(""), Some((OWN, Access::Write)));
+    assert_eq!(own.access(INDEX), Some((INDEX, Access::Write)));
+    assert_eq!(own.access("zettel"), None);
+    let named = buckets(&["wasi:keyvalue/store[a:ro,b:ro]", "wasi:keyvalue/*[b]"]);
+    assert_eq!(named.access("a"), Some(("a", Access::Read)));
+    assert_eq!(named.access("b"), Some(("b", Access::Write)));
+    assert_eq!((named.access(""), named.access("a:ro")), (None, None));
 }
 
 #[test]

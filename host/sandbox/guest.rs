@@ -11,6 +11,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
 use super::files::{Files, FilesView};
+use super::keyvalue::Shelved;
 use super::pace::Pace;
 use super::peers::Peers;
 use crate::bindings::crank::worker::{events, log, types};
@@ -25,7 +26,7 @@ const EVENT_NAME: usize = 256;
 /// The longest data of an event, in bytes: a caller who does not read leaves 64 of them waiting.
 const EVENT_DATA: usize = 64 << 10;
 /// Host objects (streams, descriptors) that one invocation may hold.
-const RESOURCES: usize = 1024;
+pub(super) const RESOURCES: usize = 1024;
 /// What those objects take at most, in bytes: charged when the first could be made.
 const RESOURCES_BYTES: u64 = 512 << 10;
 /// Random bytes that one call may ask for.
@@ -43,12 +44,14 @@ pub(crate) struct Guest {
     pub sent: u64,
     pub(super) handed: Handed,
     pub(super) peers: Option<Peers>,
+    /// The buckets that it may open.
+    pub(super) keyvalue: Option<Shelved>,
     /// A limit that was reached where a host function could not say so: it ends the invocation at its
     /// next tick, or when it answers.
     pub stopped: Option<Stop>,
     pub files: Files,
-    worker: Arc<str>,
-    request: String,
+    pub(super) worker: Arc<str>,
+    pub(super) request: String,
     events: Option<Outlet>,
     logged: usize,
     log_dropped: usize,
@@ -85,6 +88,7 @@ impl Guest {
             sent: 0,
             handed: limits.handed,
             peers: None,
+            keyvalue: None,
             stopped: None,
             files: Files::new(None, &limits),
             worker,

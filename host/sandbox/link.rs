@@ -13,6 +13,7 @@ use wasmtime_wasi::{ResourceTable, WasiView};
 use super::Guest;
 use super::files::HasFiles;
 use crate::bindings::crank::worker::{events, log, peers};
+use crate::bindings::wasi::keyvalue::{atomics, batch, store};
 use crate::engine::Engine;
 use crate::policy::{Grants, Import, Interface};
 
@@ -129,6 +130,11 @@ fn link(l: &mut Linker<Guest>, interface: Interface) -> wasmtime::Result<()> {
             cli::terminal_stdin::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
             cli::terminal_stdout::add_to_linker::<_, WasiCli>(l, Guest::cli)?;
             cli::terminal_stderr::add_to_linker::<_, WasiCli>(l, Guest::cli)
+        }
+        Interface::WasiKeyvalue => {
+            store::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest)?;
+            atomics::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest)?;
+            batch::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest)
         }
         Interface::WasiFilesystem => {
             filesystem::types::add_to_linker::<_, HasFiles>(l, Guest::files)?;

@@ -54,10 +54,7 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
                 Code::Deadline,
                 "what the worker sends does not fit through its network bandwidth in time",
             ),
-            Stop::Storage => (
-                Code::StorageLimit,
-                "the worker wrote more files, or more into them, than it may",
-            ),
+            Stop::Storage => (Code::StorageLimit, "the worker stored more than it may"),
         };
         return Failure::new(code, message);
     }

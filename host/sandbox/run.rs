@@ -11,6 +11,7 @@ use wasmtime::component::InstancePre;
 
 use super::files::Files;
 use super::guest::{Outlet, paced};
+use super::keyvalue::Shelved;
 use super::pace::{Pace, Paced};
 use super::peers::Peers;
 use super::{Declared, Guest, Invocation, Outcome, Payload, Sandbox, outcome};
@@ -58,6 +59,8 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let budget = sandbox.engine.budget();
     let mut guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
     guest.peers = peers.map(Peers::new);
+    let shelf = sandbox.shelf.clone();
+    guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability));
     let mut store = store(&sandbox.engine, guest);
     store.data_mut().files = Files::new(sandbox.files.clone(), &limits);
     let began = Instant::now();

@@ -5,6 +5,7 @@ use serde_json::Value;
 use crate::capability::{Capability, Constraint};
 use crate::limits::Limits;
 use crate::machine::Machine;
+use crate::sandbox::Quotas;
 
 /// One constraint of a capability, declared or not.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +26,8 @@ pub(super) struct Known<'a> {
     pub weight: u32,
     /// Megabits per second to its callers.
     pub megabits: u32,
+    /// What it may keep.
+    pub quotas: Quotas,
     /// The machine that it is placed on, if placement is looked at.
     pub machine: Option<&'a Machine>,
     /// What the operator relaxed.
@@ -78,7 +81,13 @@ impl Known<'_> {
                 let allowed = declared.and_then(Value::as_u64).unwrap_or(0);
                 (allowed, "quota")
             }
-            _ => return (None, "not offered: refused where declared"),
+            Constraint::DiskStorageGb => {
+                let gb = self.quotas.storage as f64 / f64::from(1 << 30);
+                return (Some(gb.into()), "quota");
+            }
+            Constraint::VectorIndexMb => (self.quotas.index.unwrap_or(0) >> 20, "quota"),
+            // Placement, which was dealt with above.
+            _ => return (None, PLACEMENT),
         };
         (Some(value.into()), enforced)
     }

@@ -12,8 +12,8 @@ use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
 use crate::limits::{Handed, Limits};
-use crate::policy::{self, Grants, Import, Interface, OperatorGrants};
-use crate::sandbox::{self, Rates, Sandbox};
+use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
+use crate::sandbox::{self, Rates, Sandbox, Shelf};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
@@ -59,10 +59,10 @@ impl Loading<'_> {
             .as_deref()
             .and_then(|id| terms::foreign_worker_id(self.config, &stem, id));
         reasons.extend(stolen);
-        reasons.extend(terms::not_offered(&capabilities));
         let known = Known {
             weight: terms::weight(&self.config.limits, operator, &capabilities),
             megabits: terms::megabits(&self.config.limits, &capabilities),
+            quotas: terms::quotas(&self.config.limits, &capabilities),
             machine: self.engine.machine(),
             relaxed: operator.map_or(&[], |operator| &operator.relax),
         };
@@ -104,6 +104,21 @@ impl Loading<'_> {
         )
         .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?
         .with_files(files);
+        let sandbox = match self.engine.state() {
+            Some(state)
+                if grants
+                    .iter()
+                    .any(|linked| linked == Interface::WasiKeyvalue) =>
+            {
+                sandbox.with_shelf(Shelf {
+                    state: state.clone(),
+                    stem,
+                    quotas: known.quotas,
+                    buckets: capabilities.iter().map(buckets).collect(),
+                })
+            }
+            _ => sandbox,
+        };
         let offered = capabilities
             .into_iter()
             .map(|capability| {
@@ -167,6 +182,15 @@ impl Loading<'_> {
             reasons,
         }
     }
+}
+
+/// What one capability may open, which its operator has granted.
+fn buckets(capability: &Capability) -> (Arc<str>, Buckets) {
+    let required = capability.required_capabilities.as_deref();
+    (
+        capability.key().into(),
+        Buckets::of(required.unwrap_or_default()),
+    )
 }
 
 /// What the component may be linked to, or every reason why not.

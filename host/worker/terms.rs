@@ -8,6 +8,7 @@ use crate::config::{ByteCount, Config, LimitSettings, WorkerSettings};
 use crate::engine::DEFAULT_WEIGHT;
 use crate::limits::{Handed, Limits};
 use crate::machine::Machine;
+use crate::sandbox::Quotas;
 
 /// Identities that a worker may not claim: outside the trust domain, not the one that the operator
 /// gave to its file, or one that the operator gave to another.
@@ -67,36 +68,6 @@ pub(super) fn foreign_worker_id(config: &Config, stem: &str, claimed: &str) -> O
     })
 }
 
-/// Constraints that this version of the host cannot hold: a worker that declares one is refused,
-/// since a limit that nobody enforces is worse than none.
-pub(super) fn not_offered(capabilities: &[Capability]) -> Vec<String> {
-    let mut reasons = Vec::new();
-    for capability in capabilities {
-        let mut refuse = |name: &str| {
-            reasons.push(format!(
-                "{}: {name} is not offered by this version of the host; remove it, or wait for one that does",
-                capability.key()
-            ));
-        };
-        let given = capability.constraints.clone().unwrap_or_default();
-        for (name, declared) in [
-            (
-                "disk_storage_gb",
-                given.disk_storage_gb.is_some_and(|gb| gb > 0),
-            ),
-            (
-                "vector_index_mb",
-                given.vector_index_mb.is_some_and(|mb| mb > 0),
-            ),
-        ] {
-            if declared {
-                refuse(name);
-            }
-        }
-    }
-    reasons
-}
-
 /// The operator's word for this file, else the worker's up to the operator's ceiling, else the
 /// operator's default. A minimum that is declared without a maximum raises the default. No invocation
 /// may have more memory than the machine has for all of them: a maximum beyond that is no demand.
@@ -141,6 +112,24 @@ pub(super) fn limits(
         },
         storage: storage.unwrap_or(default.tmp).get(),
         files: default.tmp_files,
+    }
+}
+
+/// What the buckets that the worker writes to may hold: its capabilities agree on it, up to the
+/// operator's ceiling.
+pub(super) fn quotas(default: &LimitSettings, capabilities: &[Capability]) -> Quotas {
+    let declared = |pick: fn(&Constraints) -> Option<u32>| {
+        let mut constraints = capabilities
+            .iter()
+            .filter_map(|capability| capability.constraints.as_ref());
+        constraints.find_map(pick).map(u64::from)
+    };
+    let ceiling = default.max_state.get();
+    let storage = declared(|constraints| constraints.disk_storage_gb).map(|gb| gb << 30);
+    let index = declared(|constraints| constraints.vector_index_mb).map(|mb| mb << 20);
+    Quotas {
+        storage: storage.map_or(default.state.get(), |storage| storage.min(ceiling)),
+        index: index.map(|index| index.min(ceiling)),
     }
 }
 

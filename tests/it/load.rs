@@ -318,21 +318,6 @@ fn a_component_over_the_size_cap_is_refused_and_under_it_loads() {
 }
 
 /// What this host cannot hold is refused, whatever else is in order.
-#[test]
-fn a_constraint_that_this_host_cannot_hold_refuses_the_worker_by_name() {
-    run(async {
-        for (name, value) in [
-            ("disk-storage-gb", json!(10)),
-            ("vector-index-mb", json!(2048)),
-        ] {
-            let mut wat = honest();
-            wat.declaration["capabilities"][0]["constraints"] = json!({ name: value });
-            let reasons = refusal(&wat, "").await;
-            assert_says(&reasons, &[&name.replace('-', "_"), "not offered"]);
-        }
-    });
-}
-
 /// An id that the operator gave to one file is no other's, and costs its owner nothing.
 #[test]
 fn an_id_that_the_operator_bound_belongs_to_its_file_alone() {

@@ -14,6 +14,7 @@ mod load;
 mod mix;
 mod peers;
 mod placement;
+mod state;
 mod storage;
 mod support;
 mod tidy;

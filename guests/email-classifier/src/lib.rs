@@ -305,7 +305,11 @@ fn email_classifier() -> Worker {
             profile(Capability::new("classify", "email_category", "2.0.0", classify))
                 .description("Sorts a mail: spam, important or normal, with the words that decided. What the caller taught counts.")
                 .accepts(&["application/json", "message/rfc822"])
-                .required_capabilities(&["convert:email_to_text", "classify:spam_detection"])
+                .required_capabilities(&[
+                    "convert:email_to_text",
+                    "classify:spam_detection",
+                    "wasi:keyvalue/store",
+                ])
                 .example("A bill", r#"{"subject": "Invoice 4417 is due on Friday", "email_text": "Please transfer the amount by Friday to avoid a reminder fee."}"#)
                 .raw_example("A message in parts", "message/rfc822", include_bytes!("../../../tests/data/nested.eml"), &[]),
         )
@@ -313,7 +317,7 @@ fn email_classifier() -> Worker {
             profile(Capability::new("learn", "email_category", "2.0.0", learn))
                 .description("Takes mails that a person has sorted, and improves the caller's own model.")
                 .accepts(&["application/json", "message/rfc822"])
-                .required_capabilities(&["convert:email_to_text"])
+                .required_capabilities(&["convert:email_to_text", "wasi:keyvalue/store"])
                 .example("One mail", r#"{"mails": [{"subject": "Chess club", "email_text": "Round four is away.", "category": "normal"}]}"#),
         )
 }

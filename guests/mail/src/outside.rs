@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crank_worker::{Failure, Request};
+use crank_worker::state::Bucket;
+use crank_worker::{Failure, Request, peers};
 use serde_json::Value;
 
 use crate::Learned;
@@ -26,20 +27,22 @@ pub trait Outside {
 /// The host itself.
 pub struct Host;
 
-// Until the host offers peers and state: no peers, nothing learned.
 impl Outside for Host {
-    fn call(&self, capability: &str, _: &Value) -> Result<Value, Failure> {
-        Err(missing(&format!(
-            "this host does not connect workers: {capability} cannot be asked"
-        )))
+    fn call(&self, capability: &str, input: &Value) -> Result<Value, Failure> {
+        peers::call(capability, input)
     }
 
-    fn get(&self, _: &str) -> Result<Option<Vec<u8>>, Failure> {
-        Ok(None)
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Failure> {
+        Bucket::own()?.get(key)
     }
 
-    fn update(&self, _: &str, _: &dyn Fn(Option<Vec<u8>>) -> Vec<u8>) -> Result<(), Failure> {
-        Err(missing("this host keeps no state: nothing can be learned"))
+    fn update(
+        &self,
+        key: &str,
+        change: &dyn Fn(Option<Vec<u8>>) -> Vec<u8>,
+    ) -> Result<(), Failure> {
+        Bucket::own()?.update(key, |old| Ok(change(old)))?;
+        Ok(())
     }
 }
 
@@ -47,12 +50,11 @@ fn missing(message: &str) -> Failure {
     Failure::unavailable(Duration::from_secs(60), message)
 }
 
-/// Where a caller's model lies: each caller has one. Behind other workers it is that of who asked
-/// first; where the host knows no identities all share one.
+/// Where a caller's model lies: each caller has one, who is whoever asked first, be it through other
+/// workers. Where the host knows no identities all share one.
 fn key(request: &Request) -> String {
     let origin = request.context.iter().find(|(name, _)| name == "origin");
-    let whose = origin.map(|(_, id)| id).or(request.caller.as_ref());
-    format!("learned/{}", whose.map_or("everyone", String::as_str))
+    format!("learned/{}", origin.map_or("everyone", |(_, id)| id))
 }
 
 /// What the caller has taught so far.

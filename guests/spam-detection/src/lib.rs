@@ -201,7 +201,7 @@ fn profile(capability: Capability) -> Capability {
             error_budget_pct: Some(0.1),
         })
         .spiffe_id("spiffe://crank.local/worker/spam-detection")
-        .required_capabilities(&[])
+        .required_capabilities(&["wasi:keyvalue/store"])
 }
 
 crank_worker::worker!(spam_detection);

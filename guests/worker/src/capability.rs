@@ -247,13 +247,13 @@ pub struct Constraints {
     pub disk_type: Option<&'static str>,
     /// MiB in the private /tmp of one invocation.
     pub tmp_storage_mb: Option<u32>,
-    /// GiB of persistent state over all of this worker's own buckets.
+    /// GiB that a bucket may hold after this worker has written to it: `storage-limit`.
     pub disk_storage_gb: Option<u32>,
     /// Megabits (10^6 bits) per second of output, events and outgoing traffic.
     pub network_bandwidth_mbps: Option<u32>,
     /// MiB in the worker's read-only model directory.
     pub model_storage_mb: Option<u32>,
-    /// MiB in the worker's index bucket.
+    /// MiB in the worker's own bucket `index`, which it has if it declares this.
     pub vector_index_mb: Option<u32>,
     /// Number of GPUs that the host must have. Placement.
     pub gpu_count: Option<u32>,

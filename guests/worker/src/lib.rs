@@ -46,6 +46,7 @@ mod function;
 mod host;
 pub mod peers;
 mod raw;
+pub mod state;
 
 pub use bytes::Bytes;
 pub use capability::{Capability, Constraints, Slo, Worker};
