@@ -55,11 +55,11 @@ impl Import {
         }
     }
 
-    /// Whether this host provides it, at the version that is asked for.
-    pub fn is_offered(&self) -> bool {
-        OFFERS
-            .iter()
-            .any(|offer| offer.provides(self) && offer.speaks(self.version.as_ref()))
+    /// Whether this host provides it without a declaration, at the version that is asked for.
+    pub fn is_powerless(&self) -> bool {
+        OFFERS.iter().any(|offer| {
+            offer.is_powerless() && offer.provides(self) && offer.speaks(self.version.as_ref())
+        })
     }
 
     /// The import's name without its version, as an entry would name it.

@@ -204,6 +204,15 @@ fn a_capability_opens_the_buckets_that_its_own_entries_name() {
 }
 
 #[test]
+fn a_capability_that_is_declared_grants_the_way_to_it_unless_the_operator_denies_it() {
+    let (import, declared) = (["crank:worker/peers@0.1.0"], ["convert:pdf_to_text"]);
+    let grants = judge(&import, &declared, &[], &[]).unwrap();
+    assert_eq!(grants.iter().collect::<Vec<_>>(), [Interface::Peers]);
+    let denied = refusal(&import, &declared, &[], &["crank:worker/peers"]);
+    assert_eq!(denied.reason, Reason::Denied);
+}
+
+#[test]
 fn what_this_host_does_not_offer_is_refused_even_if_declared_and_granted() {
     let refused = judge(
         &["wasi:sockets/tcp@0.2.0"],
@@ -218,13 +227,6 @@ fn what_this_host_does_not_offer_is_refused_even_if_declared_and_granted() {
             .all(|refusal| refusal.reason == Reason::NotOffered),
         "{refused:?}"
     );
-    let peers = refusal(
-        &["crank:worker/peers@0.1.0"],
-        &["convert:pdf_to_text"],
-        &[],
-        &[],
-    );
-    assert_eq!(peers.reason, Reason::NotOffered);
     let undeclared = refusal(&["crank:worker/peers@0.1.0"], &[], &[], &[]);
     assert_eq!(
         undeclared.line.as_deref(),

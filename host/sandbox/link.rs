@@ -43,8 +43,8 @@ pub fn powerless(engine: &Engine, component: &Component) -> wasmtime::Result<Ins
         known: Vec::new(),
     };
     for (name, item) in component.component_type().imports(engine.wasm()) {
-        let offered = Import::parse(name).is_some_and(|import| import.is_offered());
-        traps.define(&mut linker.root(), name, &item.ty, !offered)?;
+        let is_there = Import::parse(name).is_some_and(|import| import.is_powerless());
+        traps.define(&mut linker.root(), name, &item.ty, !is_there)?;
     }
     linker.instantiate_pre(component)
 }

@@ -462,7 +462,16 @@ async fn capabilities_can_be_filtered() {
     };
     assert_eq!(
         names("verb=convert").await,
-        ["email_to_text", "pdf_to_text", "text_to_stream"]
+        [
+            "csv_to_json",
+            "docx_to_text",
+            "email_to_text",
+            "html_to_markdown",
+            "html_to_text",
+            "markdown_to_html",
+            "pdf_to_text",
+            "text_to_stream"
+        ]
     );
     assert_eq!(
         names("verb=convert&name=pdf_to_text").await,

@@ -392,12 +392,7 @@ fn workers_lists_every_constraint_with_what_is_declared_in_force_and_used() {
         "relaxed by the operator",
     );
     is("gpu_type", json!(null), json!(null), "placement");
-    is(
-        "vector_index_mb",
-        json!(null),
-        json!(null),
-        "not offered: refused where declared",
-    );
+    is("vector_index_mb", json!(null), json!(0), "quota");
     let used = row("max_memory_mb").1.as_f64().expect("it was called");
     assert!((0.01..32.0).contains(&used), "{used} MiB");
     assert!(row("max_cpu_ms").1.as_f64().expect("it was called") > 0.0);
