@@ -15,8 +15,8 @@ use crate::support::component::capability;
 use crate::support::{call, dir, place, router, run};
 
 const DEATHS: usize = 10_000;
-/// By then every slot of the pool was used, and every thread has an arena.
-const WARM_UP: usize = 1_000;
+/// By then the slots of the pool that are kept warm were used, and every thread has an arena.
+const WARM_UP: usize = 10_000;
 /// Lives at one time.
 const AT_ONCE: usize = 16;
 /// What more may be resident afterwards. A kilobyte lost in each death would be 10 MiB; what the
