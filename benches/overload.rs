@@ -210,6 +210,11 @@ impl Round<'_> {
             number("/refusal_p99"),
             number("/late"),
         );
+        println!(
+            "  host's CPU time for an answer: {:.2} ms at capacity, {:.2} ms in the burst, refusals and all",
+            number("/cpu_ms"),
+            number("/cpu_ms_in_burst"),
+        );
         for lost in self.0["lost"].as_array().into_iter().flatten().take(5) {
             println!("  LOST: {lost}");
         }
@@ -295,30 +300,49 @@ fn generate(arguments: &[String]) {
 async fn phases(generator: Arc<Generator>, burst: Duration) -> Value {
     let closed = Duration::from_secs(3);
     closed_loop(&generator, Duration::from_secs(1)).await;
-    let mut capacity = closed_loop(&generator, closed).await;
+    let (mut capacity, mut cpu) = closed_loop(&generator, closed).await;
     let mut rounds = Vec::new();
     for _ in 0..ROUNDS {
         let quiet = Duration::from_secs(2);
         let before = open_loop(&generator, capacity / 10.0, quiet, PATIENCE).await;
+        let spent = host_cpu();
         let calls = open_loop(&generator, capacity * OVERLOAD, burst, PATIENCE).await;
+        let spent = host_cpu() - spent;
         // The second of recovery counts from the last arrival.
         let after = open_loop(&generator, capacity / 10.0, quiet, PATIENCE).await;
         // What else runs on this machine comes and goes: the capacity before and after.
-        let again = closed_loop(&generator, closed).await;
+        let (again, cpu_again) = closed_loop(&generator, closed).await;
         let mut round = summary(&calls, burst);
         round["capacity"] = json!((capacity + again) / 2.0);
+        let answered = calls.iter().filter(|call| call.status == 200).count();
+        round["cpu_ms"] = json!((cpu + cpu_again) / 2.0 * 1e3);
+        round["cpu_ms_in_burst"] = json!(spent / answered as f64 * 1e3);
         round["before"] = latency(&before);
         round["after"] = latency(&after);
         rounds.push(round);
-        capacity = again;
+        (capacity, cpu) = (again, cpu_again);
     }
     json!({ "rounds": rounds })
 }
 
-/// Answers per second with as many callers as a worker has slots by default, each with one call after
-/// the other.
-async fn closed_loop(generator: &Arc<Generator>, time: Duration) -> f64 {
-    let began = Instant::now();
+/// Seconds of CPU time that the host has used: what it has done, whoever else wants the cores.
+fn host_cpu() -> f64 {
+    let stat = format!("/proc/{}/stat", std::os::unix::process::parent_id());
+    let stat = std::fs::read_to_string(stat).expect("the host runs");
+    // After the name, which may hold anything, in parentheses: utime and stime are the 14th and 15th of
+    // proc_pid_stat(5), in hundredths of a second.
+    let (_, rest) = stat.rsplit_once(')').expect("a name");
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    ticks
+        .map(|ticks| ticks.parse::<f64>().expect("a number"))
+        .sum::<f64>()
+        / 100.0
+}
+
+/// Answers per second, and the host's CPU time for each, with as many callers as a worker has slots by
+/// default, each with one call after the other.
+async fn closed_loop(generator: &Arc<Generator>, time: Duration) -> (f64, f64) {
+    let (began, spent) = (Instant::now(), host_cpu());
     let callers = (0..32).map(|_| {
         let generator = generator.clone();
         tokio::spawn(async move {
@@ -334,7 +358,8 @@ async fn closed_loop(generator: &Arc<Generator>, time: Duration) -> f64 {
     for caller in callers.collect::<Vec<_>>() {
         answered += caller.await.expect("no panic");
     }
-    f64::from(answered) / time.as_secs_f64()
+    let cpu = (host_cpu() - spent) / f64::from(answered);
+    (f64::from(answered) / time.as_secs_f64(), cpu)
 }
 
 /// Calls that come at random (a Poisson process), so many per second, whatever becomes of them. Returns
