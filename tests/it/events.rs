@@ -1,5 +1,7 @@
 //! What workers tell unasked: events to the caller, lines to the log. Neither can be flooded or forged.
 
+use std::time::{Duration, Instant};
+
 use crank::error::Code;
 use crank::router::EVENTS_BUFFERED;
 use serde_json::json;
@@ -37,9 +39,15 @@ fn a_worker_whose_caller_does_not_read_ends_at_its_deadline() {
         let (sender, unread) = mpsc::channel(EVENTS_BUFFERED);
         let mut call = call("misbehave:send_events", flood);
         call.events = Some(sender);
+        let began = Instant::now();
         assert_eq!(
             router.invoke(call).await.expect_err("it waits").code,
             Code::Deadline
+        );
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
         );
         assert_eq!(unread.len(), EVENTS_BUFFERED);
     });
