@@ -194,7 +194,7 @@ fn spam_is_not_drowned_in_innocent_words() {
 fn twenty_lessons_change_the_verdict_on_their_like_and_on_nothing_else() {
     let outside = Rehearsal::default();
     let caller = |id: &str| Request {
-        caller: Some(format!("spiffe://crank.local/person/{id}")),
+        context: vec![("origin".into(), format!("spiffe://crank.local/person/{id}"))],
         ..Request::default()
     };
     let judge = |mail: &Value, id: &str| {
