@@ -10,7 +10,7 @@ use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::Event;
-use super::files::{Files, FilesView};
+use super::files::{Files, FilesView, Source};
 use super::keyvalue::Shelved;
 use super::pace::Pace;
 use super::peers::Peers;
@@ -49,7 +49,9 @@ pub(crate) struct Guest {
     /// A limit that was reached where a host function could not say so: it ends the invocation at its
     /// next tick, or when it answers.
     pub stopped: Option<Stop>,
-    pub files: Files,
+    /// What its files are made of, if it may have any, until it asks for them.
+    pub(super) source: Option<Source>,
+    files: Option<Box<Files>>,
     pub(super) worker: Arc<str>,
     pub(super) request: String,
     events: Option<Outlet>,
@@ -90,7 +92,8 @@ impl Guest {
             peers: None,
             keyvalue: None,
             stopped: None,
-            files: Files::new(None, &limits),
+            source: None,
+            files: None,
             worker,
             request,
             events,
@@ -116,15 +119,24 @@ impl Guest {
 }
 
 impl Guest {
+    /// The highest number of bytes that lay in /tmp.
+    pub fn storage_peak(&self) -> u64 {
+        self.files.as_ref().map_or(0, |files| files.peak())
+    }
+
     /// Files and the table that they are opened in.
     pub fn files(&mut self) -> FilesView<'_> {
         let Self {
             files,
+            source,
+            limits,
             wasi,
             meter,
             stopped,
             ..
         } = self;
+        // As with WASI: most never ask.
+        let files = files.get_or_insert_with(|| Box::new(Files::new(source.take(), limits)));
         FilesView::new(files, &mut Wasi::made(wasi, meter, stopped).table)
     }
 }
@@ -150,8 +162,8 @@ impl Wasi {
 
 impl Drop for Guest {
     fn drop(&mut self) {
-        if let Some(wasi) = self.wasi.take() {
-            self.files.close(wasi.table);
+        if let (Some(files), Some(wasi)) = (&mut self.files, self.wasi.take()) {
+            files.close(wasi.table);
         }
         if self.log_dropped > 0 {
             tracing::warn!(

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
-use super::files::Files;
 use super::guest::{Outlet, paced};
 use super::keyvalue::Shelved;
 use super::pace::{Pace, Paced};
@@ -61,8 +60,8 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     guest.peers = peers.map(Peers::new);
     let shelf = sandbox.shelf.clone();
     guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability));
+    guest.source = sandbox.files.clone();
     let mut store = store(&sandbox.engine, guest);
-    store.data_mut().files = Files::new(sandbox.files.clone(), &limits);
     let began = Instant::now();
     let mut start = Duration::ZERO;
     let ended = braked(&sandbox.engine, &pace, deadline, async {
@@ -78,7 +77,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         cpu: pace.used(),
         memory_peak: store.data().meter.peak(),
         sent: store.data().sent,
-        storage_peak: store.data().files.peak(),
+        storage_peak: store.data().storage_peak(),
     };
     let ended = match store.data().stopped {
         Some(stop) => Err(stop.into()),

@@ -29,7 +29,7 @@ use tokio::runtime::Runtime;
 use tracing_subscriber::EnvFilter;
 
 /// Invocations that may live at once: more than the tests need, little address space.
-const INSTANCES: u32 = 64;
+pub const INSTANCES: u32 = 64;
 
 /// The runtime of all tests, so that a test knows which threads are there.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
@@ -43,7 +43,7 @@ static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
 
 /// The engine of all tests. Its cache outlives them: what did not change is compiled once. A process
 /// that must be alone with its cache names another folder, by the same variable.
-static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     let scratch = std::env::var("CARGO_TARGET_TMPDIR");
     let scratch = scratch.as_deref().unwrap_or(env!("CARGO_TARGET_TMPDIR"));
     engine(&Path::new(scratch).join("code"))
