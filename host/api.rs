@@ -18,6 +18,9 @@ use crate::config::{ByteCount, Config};
 pub use problem::status;
 pub use server::serve;
 
+/// Proxies close what is silent for a minute, many for half of one.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+
 /// What the operator says about serving.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -37,6 +40,9 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Within which a request's body must arrive; also how long a response may wait for its reader.
     pub body_timeout: Duration,
+    /// A stream in which nothing happened for this long gets a comment, so that nobody on the way takes
+    /// it for dead, and a caller who is gone without a word is found out.
+    pub heartbeat: Duration,
 }
 
 impl From<&Config> for Settings {
@@ -51,6 +57,7 @@ impl From<&Config> for Settings {
             uri_bytes: bytes(config.limits.uri),
             header_timeout: config.limits.header_timeout,
             body_timeout: config.limits.body_timeout,
+            heartbeat: HEARTBEAT,
         }
     }
 }

@@ -108,6 +108,11 @@ impl MediaType {
         self.essence() == "application/json" || self.0.suffix() == Some(mime::JSON)
     }
 
+    /// `text/event-stream`: the output is the worker's events.
+    pub fn is_event_stream(&self) -> bool {
+        self.essence() == "text/event-stream"
+    }
+
     /// Type and subtype without parameters, in lower case: what is compared.
     pub fn essence(&self) -> &str {
         self.0.essence_str()

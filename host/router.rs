@@ -22,7 +22,7 @@ use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
-use crate::sandbox::{Dispatch, Event, Invocation, Outcome, Payload};
+use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
 use crate::worker::Temperature;
 
 /// Events that wait for a slow caller before the worker has to wait too.
@@ -49,7 +49,8 @@ pub struct Call {
     pub timeout: Option<Duration>,
     /// W3C trace context, handed on to the worker.
     pub traceparent: Option<String>,
-    /// Where events go, [`EVENTS_BUFFERED`] of them; without it they are dropped.
+    /// Where events go, [`EVENTS_BUFFERED`] of them. Without it they are dropped, unless they are what
+    /// the capability produces: then they are the answer, as an array.
     pub events: Option<mpsc::Sender<Event>>,
     /// How it came about, where a worker made it.
     pub chain: Option<Chain>,
@@ -176,6 +177,11 @@ impl Router {
             admitted.await?
         };
         let cold = worker.temperature();
+        let events = match call.events {
+            Some(caller) => Listener::Stream(caller),
+            None if offered.capability.produces.is_event_stream() => Listener::Array,
+            None => Listener::Nobody,
+        };
         let invocation = Invocation {
             id: call.request_id,
             capability: offered.id.clone(),
@@ -184,14 +190,18 @@ impl Router {
             caller: call.caller,
             deadline,
             context: context(call.traceparent, origin),
-            events: call.events,
+            events,
             peers,
         };
-        let Outcome { result, usage } = worker.invoke(invocation, offered.limits).await;
+        let Outcome {
+            result,
+            gathered,
+            usage,
+        } = worker.invoke(invocation, offered.limits).await;
         let output = check::output(&self.shared.checks, offered, result?);
         let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
         Ok(Answer {
-            payload,
+            payload: gathered.unwrap_or(payload),
             worker_id: worker.id().clone(),
             cold,
             queue: permit.waited(),

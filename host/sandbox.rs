@@ -4,6 +4,7 @@
 //! outcome is there, or when the future is dropped half-way. What is linked is what was granted.
 //! Registries, schemas and protocols must not enter this room.
 
+mod events;
 mod files;
 mod guest;
 mod keyvalue;
@@ -73,10 +74,21 @@ pub struct Invocation {
     pub deadline: Instant,
     /// What travels along: `traceparent`.
     pub context: Vec<(String, String)>,
-    /// Where events go; without it they are dropped.
-    pub events: Option<mpsc::Sender<Event>>,
+    /// Who gets its events.
+    pub events: Listener,
     /// Who takes its calls to other capabilities.
     pub peers: Option<Arc<dyn Dispatch>>,
+}
+
+/// Who gets an invocation's events.
+#[derive(Debug)]
+pub enum Listener {
+    /// Nobody: they are dropped.
+    Nobody,
+    /// A caller who reads them as they come; the worker waits for one who is slower.
+    Stream(mpsc::Sender<Event>),
+    /// A caller who gets them all at last, as one JSON array within the limit of an answer.
+    Array,
 }
 
 /// How an invocation ended and what it used.
@@ -84,6 +96,8 @@ pub struct Invocation {
 pub struct Outcome {
     /// The worker's answer, not yet validated, or why there is none.
     pub result: Result<Payload, Failure>,
+    /// Its events, where [`Listener::Array`] asked for them.
+    pub gathered: Option<Payload>,
     /// What it used, also where it failed.
     pub usage: Usage,
 }

@@ -22,9 +22,9 @@ use tokio::task::JoinHandle;
 
 use super::invoke::describe;
 use super::problem;
-use super::routes::{Unanswered, log_cause, panic_message};
+use super::routes::{Shared, Unanswered, log_cause, panic_message};
 use crate::error::Failure;
-use crate::router::{Answer, Call, EVENTS_BUFFERED, Router};
+use crate::router::{Answer, Call, EVENTS_BUFFERED};
 use crate::sandbox::{Event, Payload};
 
 /// How long the response's head waits for the first event. A call that fails before its worker starts
@@ -33,22 +33,19 @@ use crate::sandbox::{Event, Payload};
 /// this time, too short for anyone to notice, that the stream is open.
 const HEAD: Duration = Duration::from_millis(100);
 
-/// A comment goes out when nothing else did for this long, so that nobody on the way takes the stream
-/// for dead, and a caller who is gone without a word is found out.
-const HEARTBEAT: Duration = Duration::from_secs(15);
-
 /// Runs the call and answers with its events.
 ///
 /// The call has a task of its own: its deadline must fire also while nobody reads the response. The
 /// response's body owns the task, so a caller who hangs up ends the invocation.
 pub(super) async fn answer(
-    router: Arc<Router>,
+    shared: &Shared,
     mut call: Call,
     id: Arc<str>,
     part: Option<OwnedSemaphorePermit>,
 ) -> Result<Response, Failure> {
     let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
     call.events = Some(sender);
+    let router = shared.router.clone();
     let mut call = Running(tokio::spawn(async move {
         let answered = router.invoke(call).await;
         drop(part);
@@ -83,6 +80,7 @@ pub(super) async fn answer(
         id,
         unanswered,
         started: Instant::now(),
+        heartbeat: shared.heartbeat,
     };
     *response.body_mut() = Body::from_stream(stream::unfold(Some(feed), Feed::next));
     Ok(response)
@@ -149,6 +147,7 @@ struct Feed {
     id: Arc<str>,
     unanswered: Unanswered,
     started: Instant,
+    heartbeat: Duration,
 }
 
 type Chunk = Result<Bytes, Infallible>;
@@ -173,7 +172,7 @@ impl Feed {
         let received = tokio::select! {
             biased;
             received = self.events.recv_many(&mut events, EVENTS_BUFFERED) => received,
-            () = tokio::time::sleep(HEARTBEAT) => {
+            () = tokio::time::sleep(self.heartbeat) => {
                 self.text.text.push_str(":\n\n");
                 return true;
             }

@@ -93,7 +93,7 @@ async fn invoke(
         chain: None,
     };
     if wants_events(&parts.headers) {
-        return events::answer(shared.router.clone(), call, id, part).await;
+        return events::answer(shared, call, id, part).await;
     }
     // Awaited here, not in a task: hyper drops this future as soon as the caller hangs up, and the
     // invocation with it.
@@ -158,6 +158,7 @@ struct Head {
 
 fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure> {
     refuse_unknown(headers)?;
+    refuse_resumption(headers)?;
     let mut version = None;
     let mut parameters = query(uri)?;
     for (_, value) in parameters.extract_if(.., |(name, _)| name == "version") {
@@ -200,6 +201,17 @@ fn refuse_unknown(headers: &HeaderMap) -> Result<(), Failure> {
             Err(Failure::new(Code::UnsupportedMediaType, message))
         }
     }
+}
+
+/// A client whose stream broke off asks to go on after an event, and no stream is kept. To run the call
+/// again unasked could do twice what must be done once; any status but 200 makes such a client stop (WHATWG
+/// HTML, section 9.2.3).
+fn refuse_resumption(headers: &HeaderMap) -> Result<(), Failure> {
+    if !headers.contains_key("last-event-id") {
+        return Ok(());
+    }
+    let message = "streams are not kept, so none goes on after last-event-id; without that header the call is made anew";
+    Err(Failure::new(Code::InvalidRequest, message))
 }
 
 /// The value of a header that may stand once.

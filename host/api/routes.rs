@@ -37,6 +37,7 @@ pub(super) struct Shared {
     pub router: Arc<Router>,
     pub input_bytes: usize,
     pub body_timeout: Duration,
+    pub heartbeat: Duration,
     /// Room for the bodies of all calls together, in bytes.
     pub bodies: Arc<Semaphore>,
     /// Where this host is reached, as capabilities name it.
@@ -65,6 +66,7 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         router,
         input_bytes: settings.input_bytes,
         body_timeout: settings.body_timeout,
+        heartbeat: settings.heartbeat,
         bodies: Arc::new(Semaphore::new(invoke::BODIES)),
         url: format!("http://{bound}"),
         door: door.clone(),

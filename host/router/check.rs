@@ -78,6 +78,12 @@ pub async fn output(
             format!("the worker promised {produces} and answered another media type"),
         ));
     }
+    if produces.is_event_stream() && !output.body.is_empty() {
+        return Err(Failure::new(
+            Code::InvalidOutput,
+            format!("what produces {produces} answers with events, and the worker with a body"),
+        ));
+    }
     if produces.is_json() {
         let schema: fn(&Schemas) -> &Schema = |schemas| &schemas.output;
         json(turns, offered, schema, &output.body, |schema, body| {

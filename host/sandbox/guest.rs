@@ -3,28 +3,23 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
 use tracing::Level;
 use wasmtime::UpdateDeadline;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
-use super::Event;
+use super::events::Outlet;
 use super::files::{Files, FilesView, Source};
 use super::keyvalue::Shelved;
 use super::pace::Pace;
 use super::peers::Peers;
-use crate::bindings::crank::worker::{events, log, types};
+use crate::bindings::crank::worker::{log, types};
 use crate::limits::{Bandwidth, Budget, Handed, Limits, Meter, Stop};
 
 /// The longest log line, in bytes; the rest is cut.
 const LOG_LINE: usize = 8 << 10;
 /// What one invocation may log in all, in bytes; further lines are dropped and counted.
 const LOG_TOTAL: usize = 64 << 10;
-/// The longest id or type of an event, in bytes.
-const EVENT_NAME: usize = 256;
-/// The longest data of an event, in bytes: a caller who does not read leaves 64 of them waiting.
-const EVENT_DATA: usize = 64 << 10;
 /// Host objects (streams, descriptors) that one invocation may hold.
 pub(super) const RESOURCES: usize = 1024;
 /// What those objects take at most, in bytes: charged when the first could be made.
@@ -54,16 +49,10 @@ pub(crate) struct Guest {
     files: Option<Box<Files>>,
     pub(super) worker: Arc<str>,
     pub(super) request: String,
-    events: Option<Outlet>,
+    pub(super) events: Outlet,
     logged: usize,
     log_dropped: usize,
     wasi: Option<Box<Wasi>>,
-}
-
-/// The way to a caller who reads events.
-pub(super) struct Outlet {
-    pub caller: mpsc::Sender<Event>,
-    pub bandwidth: Arc<Bandwidth>,
 }
 
 struct Wasi {
@@ -79,7 +68,7 @@ impl Guest {
         limits: Limits,
         budget: &Arc<Budget>,
         deadline: Instant,
-        events: Option<Outlet>,
+        events: Outlet,
     ) -> Self {
         Self {
             meter: Meter::new(limits.memory, budget.clone()),
@@ -216,42 +205,6 @@ impl log::Host for Guest {
         self.handed.hand(message.len())?;
         self.panic = Some(escaped(&message));
         Ok(())
-    }
-}
-
-impl events::Host for Guest {
-    async fn send(&mut self, event: types::Event) -> wasmtime::Result<Result<(), events::Closed>> {
-        let names = [&event.id, &event.event].into_iter().flatten();
-        let bytes = event.data.len() + names.clone().map(String::len).sum::<usize>();
-        self.handed.hand(bytes)?;
-        for name in names {
-            if name.len() > EVENT_NAME || name.contains(['\r', '\n', '\0']) {
-                wasmtime::bail!(
-                    "an event's id or type holds a line break or is longer than {EVENT_NAME} bytes"
-                );
-            }
-        }
-        if event.data.len() > EVENT_DATA {
-            return Err(Stop::Output.into());
-        }
-        if matches!(event.event.as_deref(), Some("result" | "error")) {
-            wasmtime::bail!("event types `result` and `error` belong to the host");
-        }
-        let Some(Outlet { caller, bandwidth }) = &self.events else {
-            return Ok(Ok(()));
-        };
-        let held = self.meter.hold((bytes + size_of::<Event>()) as u64)?;
-        paced(bandwidth, bytes, self.deadline).await?;
-        self.sent += bytes as u64;
-        let event = Event {
-            id: event.id,
-            event: event.event,
-            data: event.data,
-            _held: held,
-        };
-        Ok(caller.send(event).await.map_err(|_| events::Closed {
-            reason: "the caller has gone".to_owned(),
-        }))
     }
 }
 

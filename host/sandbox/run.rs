@@ -9,7 +9,8 @@ use bytes::Bytes;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
-use super::guest::{Outlet, paced};
+use super::events::Outlet;
+use super::guest::paced;
 use super::keyvalue::Shelved;
 use super::pace::{Pace, Paced};
 use super::peers::Peers;
@@ -51,10 +52,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     };
     let pace = Arc::new(Pace::new(sandbox.share.clone()));
     let worker = sandbox.worker.clone();
-    let events = events.map(|caller| Outlet {
-        caller,
-        bandwidth: sandbox.bandwidth.clone(),
-    });
+    let events = Outlet::new(events, &sandbox.bandwidth);
     let budget = sandbox.engine.budget();
     let mut guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
     guest.peers = peers.map(Peers::new);
@@ -88,14 +86,21 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         Err(error) => Err(outcome::failed(&error, store.data().panic.as_deref())),
     };
     // The answer is the host's from here on: the guest's memory goes before anyone waits for anything.
+    let events = std::mem::replace(&mut store.data_mut().events, Outlet::Nowhere);
     drop(store);
+    let mut gathered = events.gathered();
     if let Ok(payload) = &mut result {
-        match send(sandbox, payload, deadline).await {
-            Ok(()) => usage.sent += payload.body.len() as u64,
+        let sent = gathered.as_mut().unwrap_or(payload);
+        match send(sandbox, sent, deadline).await {
+            Ok(()) => usage.sent += sent.body.len() as u64,
             Err(stop) => result = Err(outcome::failed(&stop.into(), None)),
         }
     }
-    Outcome { result, usage }
+    Outcome {
+        result,
+        gathered,
+        usage,
+    }
 }
 
 /// Lets an answer go out: at the worker's bandwidth, and charged to the host for as long as anyone
@@ -143,7 +148,7 @@ pub async fn declare(
         limits,
         engine.budget(),
         deadline,
-        None,
+        Outlet::Nowhere,
     );
     let mut store = store(engine, guest);
     let ended = braked(engine, &pace, deadline, async {

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use crank::error::Code;
 use crank::router::EVENTS_BUFFERED;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::support::{call, code, done, hostile, log, run};
+use crate::support::component::{Wat, capability};
+use crate::support::{Host, call, code, dir, done, guest, hostile, log, place, router, run};
 
 #[test]
 fn every_event_arrives_before_the_answer() {
@@ -119,6 +120,104 @@ fn a_flood_of_log_lines_is_capped_and_cannot_forge_a_line() {
         assert!(
             log.lines()
                 .any(|line| line.contains("dropped") && line.contains("worker-hostile"))
+        );
+    });
+}
+
+/// Asks a hostile capability for a stream, with one header more.
+async fn stream(host: &Host, name: &str, header: (&str, &str), input: &Value) -> (u16, String) {
+    let request = host
+        .client
+        .post(host.url(&format!("/invoke/misbehave/{name}")))
+        .header("accept", "text/event-stream")
+        .header(header.0, header.1)
+        .json(input);
+    let answer = request.send().await.expect("the host answers");
+    (answer.status().as_u16(), answer.text().await.expect("text"))
+}
+
+#[test]
+fn a_silent_stream_has_a_heart_that_beats() {
+    run(async {
+        let beat = Duration::from_millis(50);
+        let host = Host::of(hostile("").await, |settings| settings.heartbeat = beat).await;
+        let timeout = ("crank-timeout-ms", "1000");
+        let (status, text) = stream(&host, "loop_forever", timeout, &json!({})).await;
+        assert_eq!(status, 200);
+        let (beats, end) = text.split_once("event: error\n").expect("it ends late");
+        assert!(beats.len() >= 3 * 3, "{text}");
+        assert_eq!(beats.replace(":\n\n", ""), "");
+        assert!(end.contains(r#""code":"deadline""#), "{text}");
+    });
+}
+
+#[test]
+fn a_stream_that_broke_off_is_neither_resumed_nor_run_again_unasked() {
+    run(async {
+        let router = hostile("").await;
+        let host = Host::of(router.clone(), |_| {}).await;
+        let input = json!({ "count": 1, "event": "note", "bytes": 1 });
+        for id in ["7", ""] {
+            let (status, text) = stream(&host, "send_events", ("last-event-id", id), &input).await;
+            assert_eq!(status, 400, "{text}");
+            assert!(text.contains(r#""code":"invalid-request""#), "{text}");
+            assert!(text.contains("made anew"), "{text}");
+        }
+        let snapshot = router.registry().snapshot();
+        assert_eq!(snapshot.workers()[0].observed().calls, 0);
+    });
+}
+
+#[test]
+fn events_of_a_peer_are_its_callers_matter() {
+    run(async {
+        let files = ["relay", "hostile", "streaming", "document-conversion"].map(guest);
+        let router = router(files.into(), "").await;
+        let events = json!({ "count": 3, "event": "note", "bytes": 1 });
+        let text = json!({ "text": "One. Two." });
+        let array = json!([
+            { "id": "1", "event": "chunk", "data": "One." },
+            { "id": "2", "event": "chunk", "data": "Two." },
+            { "event": "done", "data": r#"{"chars":8,"chunks":2}"# },
+        ]);
+        for (to, input, expected) in [
+            ("misbehave:send_events", events, json!({ "done": 3 })),
+            // What produces events answers a peer with them.
+            ("stream:sse_events", text, array),
+        ] {
+            let input = json!({ "to": to, "input": input }).to_string();
+            let (sender, mut first) = mpsc::channel(EVENTS_BUFFERED);
+            let mut call = call("relay:one", &input);
+            call.events = Some(sender);
+            let answer = router.invoke(call).await.expect("the relay answers");
+            assert!(
+                first.recv().await.is_none(),
+                "{to} spoke to the first caller"
+            );
+            let became: Value = serde_json::from_slice(&answer.payload.body).expect("JSON");
+            assert_eq!(became["answer"], expected, "{became}");
+        }
+    });
+}
+
+#[test]
+fn what_produces_events_answers_with_nothing_else() {
+    run(async {
+        let mut offered = capability("stream");
+        offered["produces"] = json!("text/event-stream");
+        let worker = |body: &str| {
+            let mut wat = Wat::new("worker-stream", json!([offered.clone()]));
+            let payload = json!({ "media-type": "text/event-stream", "body": body });
+            wat.answer = json!({ "ok": payload });
+            wat.build()
+        };
+        let dir = dir();
+        let silent = router(vec![place(&dir, "silent", &worker(""))], "").await;
+        assert_eq!(done(&silent, "misbehave:stream", "{}").await, json!([]));
+        let both = router(vec![place(&dir, "both", &worker("data: x\n\n"))], "").await;
+        assert_eq!(
+            code(&both, "misbehave:stream", "{}").await,
+            Code::InvalidOutput
         );
     });
 }

@@ -16,5 +16,6 @@ mod peers;
 mod placement;
 mod state;
 mod storage;
+mod stream;
 mod support;
 mod tidy;

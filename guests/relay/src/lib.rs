@@ -124,9 +124,11 @@ const PEERS: &[&str] = &[
     "misbehave:loop_forever",
     "misbehave:take_memory",
     "misbehave:fail",
+    "misbehave:send_events",
     "nobody:offers_this",
     "relay:one",
     "relay:who",
+    "stream:sse_events",
 ];
 
 fn relay() -> Worker {
