@@ -185,7 +185,7 @@ impl Engine {
         &self.wasm
     }
 
-    /// Keeps epochs advancing, one every [`TICK`], as long as the guard lives.
+    /// Keeps epochs advancing, one every [`TICK`], as long as the guard lives: while a guest is polled.
     pub fn running(&self) -> Running {
         self.ticker.running()
     }

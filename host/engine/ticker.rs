@@ -1,5 +1,5 @@
-//! The epoch ticker: an OS thread that advances the engine's epoch while anything runs and parks
-//! when nothing does. A thread and not a task: a guest that loops must not be able to starve it.
+//! The epoch ticker: an OS thread that advances the engine's epoch while anything computes and parks
+//! when nothing has for a while. A thread and not a task: a guest that loops must not be able to starve it.
 
 use std::io;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use std::time::Duration;
 /// The time between two epochs: how long a guest runs before the host looks at it.
 pub const TICK: Duration = Duration::from_millis(1);
 
-/// Ticks without work before the thread parks. Waking it costs a system call, which a busy host
-/// would otherwise pay at each of its short calls.
+/// Ticks at which nothing computes before the thread parks. Waking it costs a system call, which a busy
+/// host would otherwise pay at each of its short calls.
 const LINGER: u32 = 100;
 
 #[derive(Debug, Default)]
@@ -72,8 +72,9 @@ fn tick(engine: &wasmtime::Engine, shared: &Shared) {
     let mut idle = 0;
     while !shared.stop.load(SeqCst) {
         thread::sleep(TICK);
+        // Also while nobody computes: a guest that waits at each tick must not escape them all.
+        engine.increment_epoch();
         if shared.running.load(SeqCst) > 0 {
-            engine.increment_epoch();
             idle = 0;
             continue;
         }

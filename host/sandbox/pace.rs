@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use wasmtime::UpdateDeadline;
 
-use crate::engine::{Share, Tick, Turn};
+use crate::engine::{Engine, Share, Tick, Turn};
 use crate::limits::CpuClock;
 
 /// The CPU clock and the turn at the gate of one invocation.
@@ -76,6 +76,7 @@ fn wake_another_thread() {
 
 /// A guest's future at its pace.
 pub(super) struct Paced<'a, F> {
+    pub engine: &'a Engine,
     pub pace: &'a Pace,
     pub future: Pin<&'a mut F>,
 }
@@ -84,6 +85,8 @@ impl<F: Future> Future for Paced<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // Epochs matter while the guest computes: one that waits keeps no thread awake.
+        let _running = self.engine.running();
         self.pace.ticked.store(false, Relaxed);
         self.pace.cpu.enter();
         let polled = self.future.as_mut().poll(cx);

@@ -183,8 +183,8 @@ async fn braked<T>(
     deadline: Instant,
     guest: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
-    let _running = engine.running();
     let paced = Paced {
+        engine,
         pace,
         future: pin!(guest),
     };
