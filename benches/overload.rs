@@ -9,6 +9,7 @@
 //! generator is a process of its own on a core of its own; the host has the others. Exits 1 if the host
 //! does not keep what the documentation promises.
 
+mod common;
 #[path = "../tests/it/support/component.rs"]
 #[allow(dead_code)]
 mod component;
@@ -18,6 +19,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::Random;
 use component::{Wat, capability};
 use crank::admission::Admission;
 use crank::config::Config;
@@ -495,17 +497,4 @@ fn percentile(values: &mut [f64], part: f64) -> f64 {
     values.sort_by(f64::total_cmp);
     let at = (values.len() as f64 * part) as usize;
     values.get(at).copied().unwrap_or(f64::NAN)
-}
-
-/// Xorshift (Marsaglia, 2003): the same numbers each time.
-struct Random(u64);
-
-impl Random {
-    /// More than 0, at most 1.
-    fn unit(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 11) + 1) as f64 / (1u64 << 53) as f64
-    }
 }

@@ -7,6 +7,7 @@
 //! and what the server holds. Exits 1 if a call gets no answer or a wrong one, or if the server's
 //! memory, open files or threads grow.
 
+mod common;
 #[path = "../tests/it/support/component.rs"]
 #[allow(dead_code)]
 mod component;
@@ -18,6 +19,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use common::Random;
 use component::{Wat, capability};
 use crank::config::Config;
 use crank::toolchain::{BuildRequest, Terminal, build};
@@ -392,17 +394,4 @@ fn verdict(tally: &Tally, memory: &[u64], before: Held, after: Held) -> bool {
         println!("{}: {what}", if kept { "kept  " } else { "BROKEN" });
     }
     kept.iter().all(|(_, kept)| *kept)
-}
-
-/// Xorshift (Marsaglia, 2003): the same numbers each time.
-struct Random(u64);
-
-impl Random {
-    /// More than 0, at most 1.
-    fn unit(&mut self) -> f64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        ((self.0 >> 11) + 1) as f64 / (1u64 << 53) as f64
-    }
 }

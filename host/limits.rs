@@ -25,6 +25,8 @@ pub struct Limits {
     pub wall: Duration,
     /// Time spent running.
     pub cpu: Duration,
+    /// Bytes that the worker may hand another worker at once, where it calls any.
+    pub input: usize,
     /// Bytes that the worker may hand the host at once: its answer, one event, one log line.
     pub output: usize,
     /// What it may hand the host's functions in all.

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinError;
@@ -102,12 +102,25 @@ impl Guest {
     }
 }
 
+impl Guest {
+    /// One deadline over a whole chain: a peer that ran out of it ends its caller too, before that can
+    /// make a failure of its own of it.
+    fn in_time(&self) -> Result<(), Stop> {
+        match Instant::now() < self.deadline {
+            true => Ok(()),
+            false => Err(Stop::Deadline),
+        }
+    }
+}
+
 impl peers::Host for Guest {
     async fn invoke(
         &mut self,
         call: peers::Call,
     ) -> wasmtime::Result<Result<types::Payload, peers::CallFailure>> {
-        Ok(answer(self.begin(call)?.await))
+        let ended = self.begin(call)?.await;
+        self.in_time()?;
+        Ok(answer(ended))
     }
 
     fn start(&mut self, call: peers::Call) -> wasmtime::Result<Resource<Pending>> {
@@ -123,7 +136,11 @@ impl peers::HostPending for Guest {
         pending: Resource<Pending>,
     ) -> wasmtime::Result<Result<types::Payload, peers::CallFailure>> {
         Ok(match self.ctx().table.get_mut(&entry(&pending))?.0.take() {
-            Some(running) => answer(running.await),
+            Some(running) => {
+                let ended = running.await;
+                self.in_time()?;
+                answer(ended)
+            }
             None => Err(failed(Failure::new(
                 Code::Conflict,
                 "the answer to this call was waited for before",

@@ -164,12 +164,14 @@ pub async fn declare(
 
 /// A fresh Store with every brake on.
 fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
-    let output = guest.limits.output;
+    // A body for a peer may be as large as one that a caller sends.
+    let peers = guest.peers.as_ref().map_or(0, |_| guest.limits.input);
+    let most = guest.limits.output.max(peers);
     let mut store = Store::new(engine.wasm(), guest);
     store.limiter(|guest| &mut guest.meter);
     // What the guest hands the host in one call is copied into the host's memory: capped here,
     // before the copy.
-    store.set_hostcall_fuel(output.saturating_add(ENVELOPE));
+    store.set_hostcall_fuel(most.saturating_add(ENVELOPE));
     store.set_epoch_deadline(1);
     store.epoch_deadline_callback(|store| store.data().tick().map_err(Into::into));
     store

@@ -21,6 +21,7 @@ const DECLARE: Limits = Limits {
     memory: 256 << 20,
     wall: Duration::from_secs(10),
     cpu: Duration::from_secs(2),
+    input: 0,
     output: 4 << 20,
     handed: Handed {
         bytes: 4 << 20,

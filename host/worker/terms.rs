@@ -105,6 +105,7 @@ pub(super) fn limits(
             .and_then(|operator| operator.cpu)
             .or(cpu)
             .unwrap_or(default.cpu),
+        input: usize::try_from(default.input.get()).unwrap_or(usize::MAX),
         output: usize::try_from(default.output.get()).unwrap_or(usize::MAX),
         handed: Handed {
             bytes: default.hostcall.get(),

@@ -7,17 +7,23 @@ use similar::{ChangeTag, TextDiff};
 
 use crate::support::{Host, run};
 
-async fn start() -> Host {
+/// A host with the converter.
+pub async fn start() -> Host {
     Host::start(|_| {}).await
 }
 
 /// A file of `tests/data`.
-fn data(name: &str) -> Vec<u8> {
+pub fn data(name: &str) -> Vec<u8> {
     std::fs::read(format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
 /// Posts a raw document and answers status and body.
-async fn convert(host: &Host, name: &str, media_type: &'static str, body: Vec<u8>) -> (u16, Value) {
+pub async fn convert(
+    host: &Host,
+    name: &str,
+    media_type: &'static str,
+    body: Vec<u8>,
+) -> (u16, Value) {
     let request = host
         .client
         .post(host.url(&format!("/invoke/convert/{name}")));
@@ -215,7 +221,7 @@ fn a_text_is_divided_and_parameters_are_coerced_and_checked() {
 }
 
 /// The media type of Word's documents.
-const DOCX: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
+pub const DOCX: &str = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
 
 #[test]
 fn a_mail_of_fifty_megabytes_is_read_as_it_was_sent() {

@@ -3,7 +3,7 @@
 use crank_worker::{Bytes, Failure};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use unicode_segmentation::UnicodeSegmentation;
+use unicode_segmentation::{GraphemeCursor, UnicodeSegmentation};
 
 use crate::source;
 
@@ -52,8 +52,10 @@ pub fn divide(input: Input) -> Result<Output, Failure> {
         match input.unit {
             Unit::Paragraph => push(&mut chunks, &paragraph, input.max_chars),
             Unit::Sentence => {
-                for sentence in tame(&paragraph).flat_map(str::split_sentence_bounds) {
-                    push(&mut chunks, sentence, input.max_chars);
+                for piece in tame(&paragraph) {
+                    for sentence in cut(piece, ends(piece.split_sentence_bound_indices())) {
+                        push(&mut chunks, sentence, input.max_chars);
+                    }
                 }
             }
         }
@@ -109,6 +111,27 @@ fn tame(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Where parts of a text end.
+fn ends<'a>(parts: impl Iterator<Item = (usize, &'a str)>) -> impl Iterator<Item = usize> {
+    parts.map(|(start, part)| start + part.len())
+}
+
+/// A text in pieces that end at these places and where it ends, but for places within what a reader
+/// sees as one character: between Thai letters for example there is always a word's end for UAX 29.
+fn cut(text: &str, ends: impl Iterator<Item = usize>) -> impl Iterator<Item = &str> {
+    let mut start = 0;
+    ends.chain([text.len()]).filter_map(move |end| {
+        // From the last cut on: further back, a row of flags would be counted again for each of them.
+        let rest = &text[start..];
+        let is_cut = GraphemeCursor::new(end - start, rest.len(), true).is_boundary(rest, 0);
+        let piece = &rest[..end - start];
+        (is_cut == Ok(true) && !piece.is_empty()).then(|| {
+            start = end;
+            piece
+        })
+    })
+}
+
 /// Adds a unit, in as many pieces as it needs.
 fn push(chunks: &mut Vec<String>, unit: &str, max_chars: Option<usize>) {
     let Some(max) = max_chars else {
@@ -130,12 +153,12 @@ fn push(chunks: &mut Vec<String>, unit: &str, max_chars: Option<usize>) {
         length <= max || keep
     };
     // Where white space is too far apart, at the end of a word, and of a character for want of that.
-    for spaced in unit.split_inclusive(char::is_whitespace) {
+    for spaced in cut(unit, ends(unit.match_indices(char::is_whitespace))) {
         if fill(spaced.trim_end(), false) {
             fill(&spaced[spaced.trim_end().len()..], true);
             continue;
         }
-        for word in spaced.split_word_bounds() {
+        for word in cut(spaced, ends(spaced.split_word_bound_indices())) {
             if !fill(word, false) {
                 for grapheme in word.graphemes(true) {
                     fill(grapheme, true);

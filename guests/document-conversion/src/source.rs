@@ -4,13 +4,21 @@ use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
 use crank_worker::{Bytes, Failure};
 use encoding_rs::{Encoding, UTF_8};
 
-/// A text that came as itself, or as a file in UTF-8.
+/// The byte order mark in UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A text that came as itself, or as a file in UTF-8, whose byte order mark is no part of it.
 pub fn utf8(name: &str, text: Option<String>, document: Option<Bytes>) -> Result<String, Failure> {
     match (text, document) {
         (Some(text), None) => Ok(text),
-        (None, Some(document)) => String::from_utf8(document.0).map_err(|_| {
-            Failure::invalid_input("/document", "the text is not UTF-8").code("charset")
-        }),
+        (None, Some(mut document)) => {
+            if document.starts_with(MARK) {
+                document.0.drain(..MARK.len());
+            }
+            String::from_utf8(document.0).map_err(|_| {
+                Failure::invalid_input("/document", "the text is not UTF-8").code("charset")
+            })
+        }
         _ => Err(one_of(name)),
     }
 }

@@ -259,4 +259,10 @@ fn a_chunk_never_ends_inside_of_a_character() {
         ["e\u{301}e\u{301}", "e\u{301}"]
     );
     assert_eq!(chunks(json!({"text": family, "max_chars": 1})), [family]);
+    // The second of these two letters has no place of its own, and words end everywhere in Thai.
+    let thai = "\u{e01}\u{e33}";
+    assert_eq!(
+        chunks(json!({"text": thai.repeat(2), "max_chars": 1})),
+        [thai; 2]
+    );
 }

@@ -1,74 +1,64 @@
 //! A mail, and what other workers say of it.
 
-use crank_worker::{Bytes, Failure};
+use crank_worker::{Bytes, Failure, Output, Payload};
+use mail::Letter;
 use mail::outside::Outside;
-use mail::{Feature, Mail};
 use serde::Deserialize;
-use serde_json::json;
+use serde::de::DeserializeOwned;
 
 use crate::Word;
 
 /// Bytes of a header block that are looked at.
 const HEADERS: usize = 64 << 10;
 
-/// A mail, read.
-#[derive(Default)]
-pub struct Letter {
-    pub subject: String,
-    pub text: String,
-    pub headers: String,
+/// Reads a message as it was sent: `convert:email_to_text` knows how, and the header block goes along
+/// as evidence.
+pub fn of_message(outside: &dyn Outside, message: Bytes) -> Result<Letter, Failure> {
+    #[derive(Deserialize)]
+    struct Converted {
+        subject: Option<String>,
+        text: String,
+    }
+    const CONVERT: &str = "convert:email_to_text";
+    let headers = headers(&message);
+    // Raw: in JSON it would be a third longer, and there several times.
+    let input = Payload {
+        media_type: "message/rfc822".into(),
+        body: message.0,
+    };
+    let answer = outside.call(CONVERT, input).map_err(unreadable)?;
+    let converted: Converted = understand(CONVERT, &answer)?;
+    Ok(Letter {
+        email_text: mail::shorten(&converted.text).into_owned(),
+        subject: converted.subject.unwrap_or_default(),
+        headers,
+    })
 }
 
-impl Letter {
-    /// Reads a message as it was sent: `convert:email_to_text` knows how, and the header block goes
-    /// along as evidence.
-    pub fn of_message(outside: &dyn Outside, message: &Bytes) -> Result<Self, Failure> {
-        #[derive(Deserialize)]
-        struct Converted {
-            subject: Option<String>,
-            text: String,
-        }
-        let answer = outside.call("convert:email_to_text", &json!({ "message": message }))?;
-        let converted: Converted = understand("convert:email_to_text", answer)?;
-        let end = ["\r\n\r\n", "\n\n"]
-            .iter()
-            .filter_map(|gap| {
-                message
-                    .windows(gap.len())
-                    .take(HEADERS)
-                    .position(|at| at == gap.as_bytes())
-            })
-            .min();
-        let headers = message.get(..end.unwrap_or(0)).unwrap_or_default();
-        Ok(Self {
-            subject: converted.subject.unwrap_or_default(),
-            text: mail::shorten(&converted.text).into_owned(),
-            headers: String::from_utf8_lossy(headers).into_owned(),
+fn headers(message: &[u8]) -> String {
+    let end = ["\r\n\r\n", "\n\n"]
+        .iter()
+        .filter_map(|gap| {
+            message
+                .windows(gap.len())
+                .take(HEADERS)
+                .position(|at| at == gap.as_bytes())
         })
-    }
-
-    /// What it shows; `pointer` says where it stands in the input.
-    pub fn features(&self, pointer: &str) -> Result<Vec<Feature>, Failure> {
-        if [&self.subject, &self.text, &self.headers]
-            .iter()
-            .all(|part| part.trim().is_empty())
-        {
-            let message = "a mail needs a text, a subject or headers";
-            return Err(Failure::invalid_input(pointer, message).code("empty"));
-        }
-        Ok(mail::evidence(&Mail {
-            subject: &self.subject,
-            text: &self.text,
-            headers: &self.headers,
-        }))
-    }
+        .min();
+    let headers = message.get(..end.unwrap_or(0)).unwrap_or_default();
+    String::from_utf8_lossy(headers).into_owned()
 }
 
-fn understand<T: serde::de::DeserializeOwned>(
-    capability: &str,
-    answer: serde_json::Value,
-) -> Result<T, Failure> {
-    serde_json::from_value(answer).map_err(|error| {
+/// The message is handed on as it came: what is wrong with it is wrong with our own input.
+fn unreadable(failure: Failure) -> Failure {
+    if failure.code.as_deref() == Some("invalid-input") {
+        return Failure::invalid_input("/message", failure.message).code("unreadable");
+    }
+    failure
+}
+
+fn understand<T: DeserializeOwned>(capability: &str, answer: &Payload) -> Result<T, Failure> {
+    serde_json::from_slice(&answer.body).map_err(|error| {
         Failure::failed(format!(
             "{capability} answered otherwise than expected: {error}"
         ))
@@ -76,19 +66,15 @@ fn understand<T: serde::de::DeserializeOwned>(
 }
 
 /// How likely a mail is spam, and why.
-pub fn ask_for_spam(outside: &dyn Outside, letter: &Letter) -> Result<(f64, Vec<Word>), Failure> {
+pub fn ask_for_spam(outside: &dyn Outside, letter: Letter) -> Result<(f64, Vec<Word>), Failure> {
     #[derive(Deserialize)]
     struct Answer {
         probability: f64,
         #[serde(default)]
         reasons: Vec<Word>,
     }
-    let question = json!({
-        "email_text": letter.text,
-        "subject": letter.subject,
-        "headers": letter.headers,
-    });
-    let answer = outside.call("classify:spam_detection", &question)?;
-    let answer: Answer = understand("classify:spam_detection", answer)?;
+    const DETECT: &str = "classify:spam_detection";
+    let answer = outside.call(DETECT, letter.into_payload()?)?;
+    let answer: Answer = understand(DETECT, &answer)?;
     Ok((answer.probability, answer.reasons))
 }

@@ -9,9 +9,9 @@ mod letter;
 mod tests;
 
 use crank_worker::{Bytes, Capability, Constraints, Failure, Request, Slo, Worker};
-use letter::{Letter, ask_for_spam};
+use letter::{ask_for_spam, of_message};
 use mail::outside::{self, Host, Outside};
-use mail::{Model, probability};
+use mail::{Letter, Model, probability};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -111,14 +111,9 @@ struct Lessons {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Lesson {
-    /// What it says, plain or HTML.
-    email_text: String,
-    /// Its subject, decoded.
-    #[serde(default)]
-    subject: String,
-    /// Its header block as it was sent.
-    #[serde(default)]
-    headers: String,
+    /// The mail.
+    #[serde(flatten)]
+    letter: Letter,
     /// Where it belongs.
     category: Category,
 }
@@ -154,7 +149,7 @@ fn classify_with(
             subject: None,
             headers: None,
             message: Some(message),
-        } => (Letter::of_message(outside, &message)?, "/message"),
+        } => (of_message(outside, message)?, "/message"),
         Input {
             message: Some(_), ..
         } => {
@@ -167,21 +162,17 @@ fn classify_with(
             headers,
             message: None,
         } => {
-            let text = mail::shorten(&email_text.unwrap_or_default()).into_owned();
-            let [subject, headers] = [subject, headers].map(Option::unwrap_or_default);
-            (
-                Letter {
-                    subject,
-                    text,
-                    headers,
-                },
-                "/email_text",
-            )
+            let letter = Letter {
+                email_text: mail::shorten(&email_text.unwrap_or_default()).into_owned(),
+                subject: subject.unwrap_or_default(),
+                headers: headers.unwrap_or_default(),
+            };
+            (letter, "/email_text")
         }
     };
     let features = letter.features(pointer)?;
     let learned = outside::recall(outside, request)?;
-    let (spam, reasons) = ask_for_spam(outside, &letter)?;
+    let (spam, reasons) = ask_for_spam(outside, letter)?;
 
     // What the caller taught about spam comes on top of what the detector says.
     let about_spam = learned.between(&[SPAM], &[IMPORTANT, NORMAL]);
@@ -259,24 +250,13 @@ fn learn_with(
     request: &Request,
 ) -> Result<Learned, Failure> {
     let mut mails = Vec::new();
-    for (at, lesson) in lessons.mails.into_iter().enumerate() {
-        let Lesson {
-            email_text: text,
-            subject,
-            headers,
-            category,
-        } = lesson;
-        let features = Letter {
-            subject,
-            text,
-            headers,
-        }
-        .features(&format!("/mails/{at}/email_text"))?;
-        mails.push((features, category as usize));
+    for (at, lesson) in lessons.mails.iter().enumerate() {
+        let pointer = format!("/mails/{at}/email_text");
+        mails.push((lesson.letter.features(&pointer)?, lesson.category as usize));
     }
-    match (&lessons.message, lessons.category) {
+    match (lessons.message, lessons.category) {
         (Some(message), Some(category)) => {
-            let letter = Letter::of_message(outside, message)?;
+            let letter = of_message(outside, message)?;
             mails.push((letter.features("/message")?, category as usize));
         }
         (None, None) => {}

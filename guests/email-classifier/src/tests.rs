@@ -1,14 +1,16 @@
 //! What a caller sees, with a host in memory. The real peers answer in the host's own tests.
 
+use crank_worker::{FailureKind, Payload};
 use mail::outside::Rehearsal;
 use serde_json::{Value, json};
 
 use super::*;
 
 /// Plays the peers: mails that speak of pills are spam, a message is what stands below its headers.
-fn peers(capability: &str, input: &Value) -> Result<Value, Failure> {
+fn peers(capability: &str, input: &Payload) -> Result<Value, Failure> {
     match capability {
         "classify:spam_detection" => {
+            let input: Value = serde_json::from_slice(&input.body).unwrap();
             let pills = input["email_text"].as_str().unwrap().contains("pills");
             let reasons = [json!({"evidence": "pills", "weight": 2.5})];
             Ok(match pills {
@@ -21,10 +23,11 @@ fn peers(capability: &str, input: &Value) -> Result<Value, Failure> {
             })
         }
         "convert:email_to_text" => {
-            let message: Bytes = serde_json::from_value(input["message"].clone()).unwrap();
-            let text = String::from_utf8(message.0).unwrap();
+            assert_eq!(input.media_type, "message/rfc822");
+            let text = std::str::from_utf8(&input.body).unwrap();
             let Some((head, body)) = text.split_once("\r\n\r\n") else {
-                return Err(Failure::invalid_input("/message", "this is no e-mail").code("broken"));
+                // As the host tells of it.
+                return Err(Failure::failed("this is no e-mail").code("invalid-input"));
             };
             let subject = head.lines().find_map(|line| line.strip_prefix("Subject: "));
             Ok(
@@ -85,9 +88,10 @@ fn a_message_as_it_was_sent_goes_through_its_converter() {
         sort(&rehearsal(), message(mail)).unwrap().category,
         Category::Spam
     );
-    // Its failure is ours, whole.
+    // What it cannot read is the caller's to mend.
     let failure = sort(&rehearsal(), message("no mail")).err().unwrap();
-    assert_eq!(failure.code.as_deref(), Some("broken"));
+    assert_eq!(failure.kind, FailureKind::InvalidInput);
+    assert_eq!(failure.code.as_deref(), Some("unreadable"));
     let both = json!({"message": Bytes(mail.into()), "email_text": "or this"});
     assert_eq!(
         sort(&rehearsal(), both).err().unwrap().pointer.as_deref(),

@@ -6,15 +6,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crank_worker::state::Bucket;
-use crank_worker::{Failure, Request, peers};
+use crank_worker::{Failure, Output, Payload, Request, peers};
 use serde_json::Value;
 
 use crate::Learned;
 
 /// What a worker for mail asks of its host. A trait, so that tests can stand in for the host.
 pub trait Outside {
-    /// Calls another capability, `verb:name`.
-    fn call(&self, capability: &str, input: &Value) -> Result<Value, Failure>;
+    /// Calls another capability, `verb:name`, with bytes of a media type. They are moved and not copied:
+    /// a mail may have many megabytes.
+    fn call(&self, capability: &str, input: Payload) -> Result<Payload, Failure>;
 
     /// The value of a key in the worker's own bucket.
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Failure>;
@@ -28,8 +29,10 @@ pub trait Outside {
 pub struct Host;
 
 impl Outside for Host {
-    fn call(&self, capability: &str, input: &Value) -> Result<Value, Failure> {
-        peers::call(capability, input)
+    fn call(&self, capability: &str, input: Payload) -> Result<Payload, Failure> {
+        peers::Call::new(capability, input.media_type, input.body)
+            .invoke()
+            .map_err(|failure| peers::of_peer(capability, failure))
     }
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Failure> {
@@ -86,7 +89,7 @@ pub fn learn(
 }
 
 /// Plays other workers: takes a capability and its input.
-pub type Peers = fn(&str, &Value) -> Result<Value, Failure>;
+pub type Peers = fn(&str, &Payload) -> Result<Value, Failure>;
 
 /// A host for tests: state in memory, and peers that a function plays.
 #[derive(Default)]
@@ -98,9 +101,9 @@ pub struct Rehearsal {
 }
 
 impl Outside for Rehearsal {
-    fn call(&self, capability: &str, input: &Value) -> Result<Value, Failure> {
+    fn call(&self, capability: &str, input: Payload) -> Result<Payload, Failure> {
         let peers = self.peers.ok_or_else(|| missing("no peers in this test"))?;
-        peers(capability, input)
+        peers(capability, &input)?.into_payload()
     }
 
     fn get(&self, key: &str) -> Result<Option<Vec<u8>>, Failure> {

@@ -6,7 +6,7 @@ mod tests;
 
 use crank_worker::{Capability, Constraints, Failure, Request, Slo, Worker};
 use mail::outside::{self, Host, Outside};
-use mail::{Feature, Mail, Model};
+use mail::{Feature, Letter, Model};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -16,21 +16,6 @@ const MODEL: &[u8] = include_bytes!("../model.bin");
 /// The classes that callers teach.
 const SPAM: usize = 0;
 const HAM: usize = 1;
-
-/// A mail.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Input {
-    /// What it says, plain or HTML.
-    email_text: String,
-    /// Its subject, decoded.
-    #[serde(default)]
-    subject: String,
-    /// Its header block as it was sent (RFC 5322): who sent it on whose behalf, and who vouches for
-    /// that.
-    #[serde(default)]
-    headers: String,
-}
 
 /// What is to be thought of a mail.
 #[derive(Serialize, JsonSchema)]
@@ -70,14 +55,9 @@ struct Lessons {
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Lesson {
-    /// What it says, plain or HTML.
-    email_text: String,
-    /// Its subject, decoded.
-    #[serde(default)]
-    subject: String,
-    /// Its header block as it was sent.
-    #[serde(default)]
-    headers: String,
+    /// The mail.
+    #[serde(flatten)]
+    letter: Letter,
     /// Whether it is spam.
     spam: bool,
 }
@@ -93,20 +73,19 @@ struct Learned {
     ham: u32,
 }
 
-fn detect(input: Input, request: &Request) -> Result<Output, Failure> {
-    detect_with(&Host, input, request)
+fn detect(letter: Letter, request: &Request) -> Result<Output, Failure> {
+    detect_with(&Host, letter, request)
 }
 
-fn detect_with(outside: &dyn Outside, input: Input, request: &Request) -> Result<Output, Failure> {
+fn detect_with(
+    outside: &dyn Outside,
+    letter: Letter,
+    request: &Request,
+) -> Result<Output, Failure> {
     let Some(model) = Model::parse(MODEL) else {
         return Err(Failure::failed("the model is damaged").code("model-damaged"));
     };
-    let features = evidence(
-        "/email_text",
-        &input.email_text,
-        &input.subject,
-        &input.headers,
-    )?;
+    let features = letter.features("/email_text")?;
     let learned = outside::recall(outside, request)?;
     let weighed = model.weigh(&features, &learned.between(&[SPAM], &[HAM]));
     let probability = model.probability(weighed.score);
@@ -134,7 +113,7 @@ fn learn_with(
 ) -> Result<Learned, Failure> {
     let mails = lessons.mails.iter().enumerate().map(|(at, mail)| {
         let pointer = format!("/mails/{at}/email_text");
-        let features = evidence(&pointer, &mail.email_text, &mail.subject, &mail.headers)?;
+        let features = mail.letter.features(&pointer)?;
         Ok((features, if mail.spam { SPAM } else { HAM }))
     });
     let mails: Vec<(Vec<Feature>, usize)> = mails.collect::<Result<_, Failure>>()?;
@@ -144,28 +123,6 @@ fn learn_with(
         spam,
         ham,
     })
-}
-
-fn evidence(
-    pointer: &str,
-    text: &str,
-    subject: &str,
-    headers: &str,
-) -> Result<Vec<Feature>, Failure> {
-    if [text, subject, headers]
-        .iter()
-        .all(|part| part.trim().is_empty())
-    {
-        return Err(
-            Failure::invalid_input(pointer, "a mail needs a text, a subject or headers")
-                .code("empty"),
-        );
-    }
-    Ok(mail::evidence(&Mail {
-        subject,
-        text,
-        headers,
-    }))
 }
 
 fn spam_detection() -> Worker {

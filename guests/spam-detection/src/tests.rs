@@ -106,7 +106,12 @@ fn honest_letters_carry_no_marks() {
         "<div style=\"display:none\">Hello&zwnj;&nbsp;&zwnj;</div><p>This week: <b>B</b>ees.</p>",
         "来月の同窓会の場所は駅前です。",
     ] {
-        let features = evidence("", text, "Hello", "").unwrap();
+        let letter = Letter {
+            email_text: text.into(),
+            subject: "Hello".into(),
+            ..Letter::default()
+        };
+        let features = letter.features("").unwrap();
         let odd = features
             .iter()
             .find(|feature| feature.name.contains("inside a word"));

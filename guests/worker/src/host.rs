@@ -41,7 +41,8 @@ fn enter() {
         crate::bindings::crank::worker::log::panicked(&panic.to_string());
     }));
     if log::set_logger(&HostLog).is_ok() {
-        log::set_max_level(log::LevelFilter::Debug);
+        // Not `Debug`: parsers say something of every token, and each line is a call to the host.
+        log::set_max_level(log::LevelFilter::Info);
     }
 }
 
