@@ -7,6 +7,7 @@ mod check;
 mod compile;
 mod demo;
 mod invoke;
+mod new;
 mod serve;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use crate::tmp;
     after_help = "\
 Examples:
   crank demo                                      build the repository's workers, serve them, show real calls
+  crank new word-count                            make a worker of your own
   crank build guests/hello-world --out workers    compile a worker to a component
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
@@ -50,6 +52,7 @@ enum Command {
     Check(check::Check),
     Invoke(invoke::Invoke),
     Build(build::Build),
+    New(new::New),
     #[command(name = engine::COMPILE, hide = true)]
     Compile(compile::Compile),
 }
@@ -84,6 +87,7 @@ pub fn run() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Invoke(invoke) => invoke.run(),
         Command::Build(build) => build.run(),
+        Command::New(new) => new.run(),
         Command::Compile(compile) => return compile.run(),
     };
     tmp::finish();

@@ -1,4 +1,4 @@
-//! Compiling guest crates to components: what `crank build` does.
+//! Compiling guest crates to components, `crank build`, and making new ones, `crank new`.
 //!
 //! A guest needs a compiler with the standard library for `wasm32-unknown-unknown`. The active
 //! toolchain is used if it has one; else, on Debian, a private compiler is made once in a cache
@@ -13,6 +13,7 @@ mod debian;
 mod error;
 mod guest;
 mod lock;
+mod new;
 mod process;
 mod terminal;
 
@@ -22,6 +23,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 pub use error::BuildError;
+pub use new::{Made, NewError, new};
 pub use terminal::Terminal;
 
 use compiler::Compiler;

@@ -15,11 +15,11 @@ use crate::toolchain::{self, BuildRequest, Built, Terminal};
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
-  crank build                              this repository's guests, to target/workers
+  crank build                              the guests of this clone, or the worker here, to target/workers
   crank build my-worker --out workers
   crank build --offline                    never download a toolchain")]
 pub struct Build {
-    /// Guest crates, or workspaces of them [default: guests]
+    /// Guest crates, or workspaces of them [default: guests, or else the crate here]
     #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Where the components go
@@ -36,7 +36,9 @@ impl Build {
     pub fn run(self) -> Result<(), Ended> {
         let config = super::configure(None, self.config.config.as_deref(), &[])?;
         let paths = if self.paths.is_empty() {
-            vec![guests(Path::new("."))?]
+            let here = Path::new(".");
+            let worker = || here.join("Cargo.toml").is_file().then(|| here.to_owned());
+            vec![guests(here).or_else(|none| worker().ok_or(none))?]
         } else {
             self.paths
         };

@@ -14,8 +14,8 @@ use crate::worker::Worker;
 
 /// Check components: what they declare, what they import, what they lack.
 ///
-/// Prints each worker's completeness and holds its imports against its declarations and the
-/// operator's grants. Exits with 1 if a worker is refused or lacks a field that is required: the
+/// Holds each worker's imports against its declarations and the operator's grants, and prints how complete
+/// its metadata is, a line for each worker. Exits with 1 if a worker is refused or lacks a field that is required: the
 /// FaaS fields always, more with --require.
 #[derive(Args)]
 #[command(after_help = "\
@@ -59,6 +59,8 @@ struct Checked {
     missing: Vec<String>,
     imports: Vec<String>,
     required_capabilities: BTreeSet<String>,
+    /// What it declares, capability by capability, without the schemas.
+    metadata: Vec<Capability>,
 }
 
 #[derive(Serialize)]
@@ -143,9 +145,16 @@ impl Report {
         }
     }
 
+    /// What each reaches for first, then the table, so that it stands together.
     fn print(&self) {
         for worker in &self.workers {
-            worker.print();
+            worker.print_reach();
+        }
+        if !self.workers.is_empty() {
+            println!();
+        }
+        for worker in &self.workers {
+            worker.print_row();
         }
         for refused in &self.refused {
             let name = refused.worker_id.as_deref().unwrap_or("(no worker id)");
@@ -192,10 +201,20 @@ impl Checked {
                 .flatten()
                 .map(ToString::to_string)
                 .collect(),
+            metadata: offered,
         }
     }
 
-    fn print(&self) {
+    fn print_reach(&self) {
+        println!("{}", self.worker_id);
+        println!("     imports   {}", listed(self.imports.iter()));
+        println!(
+            "     declares  {}",
+            listed(self.required_capabilities.iter())
+        );
+    }
+
+    fn print_row(&self) {
         let mark = if self.missing.is_empty() {
             "✅"
         } else {
@@ -210,11 +229,6 @@ impl Checked {
         for missing in &self.missing {
             println!("     lacks     {missing}");
         }
-        println!("     imports   {}", listed(self.imports.iter()));
-        println!(
-            "     declares  {}",
-            listed(self.required_capabilities.iter())
-        );
     }
 }
 

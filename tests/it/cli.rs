@@ -12,7 +12,7 @@ use crate::support::component::{Wat, capability};
 use crate::support::{dir, guest, place};
 
 /// The program, with nothing of the environment that would configure it, and the tests' code cache.
-fn crank(arguments: &[&str]) -> Command {
+pub fn crank(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_crank"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CRANK_")) {
         command.env_remove(name);
@@ -31,7 +31,7 @@ pub fn output(arguments: &[&str]) -> (i32, String, String) {
     told(&crank(arguments).output().unwrap())
 }
 
-fn told(output: &Output) -> (i32, String, String) {
+pub fn told(output: &Output) -> (i32, String, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (
         output.status.code().unwrap(),

@@ -2,7 +2,7 @@
 //! name, and told in `GET /workers`.
 
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use crank::capability::{Constraint, DiskType, GpuType};
 use crank::config::ByteCount;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Serving, output, path};
 use crate::support::component::{Wat, capability};
-use crate::support::{code, config, dir, engine, machine, place, run};
+use crate::support::{Host, code, config, dir, engine, guest, machine, place, run};
 
 /// One for this file, on no machine.
 static ENGINE: LazyLock<Engine> =
@@ -396,4 +396,44 @@ fn workers_lists_every_constraint_with_what_is_declared_in_force_and_used() {
     let used = row("max_memory_mb").1.as_f64().expect("it was called");
     assert!((0.01..32.0).contains(&used), "{used} MiB");
     assert!(row("max_cpu_ms").1.as_f64().expect("it was called") > 0.0);
+}
+
+#[test]
+fn the_image_classifier_is_refused_without_a_gpu_and_where_it_is_relaxed_says_what_is_missing() {
+    run(async {
+        let serve = async |toml: &str| {
+            let engine = ENGINE.clone().on(machine(8192));
+            let files = vec![guest("image-classifier")];
+            let snapshot = Snapshot::load(&engine, &config(toml), files).await;
+            Host::of(Arc::new(Router::new(Registry::new(snapshot))), |_| {}).await
+        };
+        let host = serve("").await;
+        let view = host.client.get(host.url("/workers")).send().await.unwrap();
+        let view: Value = view.json().await.unwrap();
+        assert_eq!(view["workers"], json!([]));
+        let refused = &view["refused"][0];
+        assert_eq!(refused["worker_id"], "worker-image-classifier");
+        assert_says(
+            &refused["reasons"].to_string(),
+            &[
+                "gpu_count is 1, and this host has no GPU",
+                "gpu_memory_mb is 8192",
+                "gpu_type is nvidia",
+                "env_profile is gpu-required",
+            ],
+        );
+        let call = async |host: &Host| {
+            let url = host.url("/invoke/classify/image_objects");
+            let call = host.client.post(url).header("content-type", "image/png");
+            let answer = call.body(&b"\x89PNG"[..]).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        assert_eq!(call(&host).await.0, 404);
+
+        let relaxed = r#"relax = ["gpu_count", "gpu_memory_mb", "gpu_type", "env_profile"]"#;
+        let host = serve(&format!("[workers.image-classifier]\n{relaxed}")).await;
+        let (status, problem) = call(&host).await;
+        assert_eq!(status, 503, "{problem}");
+        assert_says(&problem, &["unavailable", "no inference on a GPU yet"]);
+    });
 }
