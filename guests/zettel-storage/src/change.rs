@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crank_worker::Failure;
 use zettel::{Draft, Entry, SlipBox, drawer_key, drawer_of, old_key, write_drawer, write_entry};
 
-/// What is kept of a zettel's past, in versions.
+/// Versions of a zettel's past that are kept.
 pub const KEPT: u64 = 100;
 /// The longest value that the host takes, in bytes.
 const MAX_VALUE: usize = 16 << 20;
@@ -154,8 +154,8 @@ fn forget(slip_box: &SlipBox, edits: &[Edit<'_>], done: &[Done]) -> Result<(), F
         if !keeps(edit) {
             let all: Result<Vec<_>, _> = bucket.keys(&old_key(edit.id(), None)).collect();
             keys.extend(all?);
-        } else if done.changed && done.version > KEPT {
-            keys.push(old_key(edit.id(), Some(done.version - KEPT)));
+        } else if done.changed && done.version > KEPT + 1 {
+            keys.push(old_key(edit.id(), Some(done.version - KEPT - 1)));
         }
     }
     if keys.is_empty() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crank_worker::Failure;
 use serde::Deserialize;
-use zettel::{Draft, SlipBox, drawer_of, id_of_path, now};
+use zettel::{Draft, SlipBox, drawer_of, id_of_path, moment, now};
 
 use crate::change::{Edit, change};
 
@@ -61,7 +61,7 @@ fn draft(line: &[u8]) -> Result<Draft, String> {
     let id = id.ok_or("it has neither an `id` nor a `path`")?;
     let told = |failure: Failure| failure.message;
     let mut draft = Draft::new(id, line.title.as_deref(), line.body, &line.tags).map_err(told)?;
-    let created = line.created.as_deref().map(|text| crate::moment("", text));
-    draft.created = created.transpose().map_err(told)?;
+    let created = line.created.as_deref().map(|text| moment("", text));
+    draft.created = created.transpose().map_err(told)?.map(|(begin, _)| begin);
     Ok(draft)
 }

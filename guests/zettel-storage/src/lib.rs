@@ -8,10 +8,12 @@ mod import;
 mod tests;
 
 use change::{Done, Edit, KEPT, change};
-use crank_worker::{Bytes, Capability, Constraints, Failure, Worker};
+use crank_worker::{Bytes, Capability, Failure, Worker};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use zettel::{Content, Draft, Drawer, SlipBox, compact, drawer_of, now, old_key, rfc3339};
+use zettel::{
+    Content, Draft, Drawer, SlipBox, compact, drawer_of, moment, now, old_key, profile, rfc3339,
+};
 
 /// What is done.
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -22,7 +24,7 @@ enum Op {
     Put,
     /// Takes the zettel `id` away, perhaps with `if_match`. Its history stays, unless `purge`.
     Delete,
-    /// The versions that there are of the zettel `id`; with `version` that one, its text as well.
+    /// The versions that there are of the zettel `id`; with `at` that one, its text as well.
     History,
     /// Keeps all the zettels in `lines`.
     Import,
@@ -48,8 +50,8 @@ struct Input {
     if_match: Option<u64>,
     /// With `delete`: the history goes as well, for good. What the zettel took of the quota is free again.
     purge: bool,
-    /// With `history`: one version.
-    version: Option<u64>,
+    /// With `history`: this version alone, with its text.
+    at: Option<u64>,
     /// With `import`: JSON lines, `{"path"?, "id"?, "title"?, "body", "tags"?, "created"?}` each. The id is `id`
     /// or the name of the file at `path`; without a title the first heading is it. A zettel that says the
     /// same already stays at its version.
@@ -125,7 +127,7 @@ fn store(input: Input) -> Result<Output, Failure> {
             let done = change(&slip_box, &[edit], input.if_match, now())?;
             Ok(stored(id, &done))
         }
-        Op::History => history(&slip_box, named(&input)?, input.version),
+        Op::History => history(&slip_box, named(&input)?, input.at),
         Op::Import => {
             let lines = input.lines.ok_or_else(|| missing("/lines", "import"))?;
             let (imported, unchanged) = import::import(&slip_box, &lines)?;
@@ -149,7 +151,7 @@ fn put(slip_box: &SlipBox, input: Input) -> Result<Output, Failure> {
     let given = input.id.is_some();
     let id = input.id.unwrap_or_else(|| compact(now));
     let mut draft = Draft::new(&id, Some(&title), body, &input.tags.unwrap_or_default())?;
-    draft.created = created;
+    draft.created = created.map(|(begin, _)| begin);
     if given {
         let edit = Edit::Put {
             draft: &draft,
@@ -245,28 +247,13 @@ fn missing(pointer: &str, op: &str) -> Failure {
     Failure::invalid_input(pointer, format!("`{name}` is missing: {op} needs it"))
 }
 
-fn moment(pointer: &str, text: &str) -> Result<i64, Failure> {
-    let message = "a date (2026-11-22) or a moment with its zone (2026-11-22T12:00:00Z)";
-    let read = zettel::moment(text).ok_or_else(|| Failure::invalid_input(pointer, message))?;
-    Ok(read.0)
-}
-
 fn zettel_storage() -> Worker {
     Worker::new("worker-zettel-storage").offers(
-        Capability::new("store", "zettel", "1.0.0", store)
+        profile(Capability::new("store", "zettel", "1.0.0", store))
             .description("Keeps zettels: Markdown notes with [[links]] and #tags, in versions. Makes, changes and deletes them, tells their history, imports many.")
             .accepts(&["application/json", "application/x-ndjson"])
             .example("A new zettel", r##"{"id": "lighthouse", "title": "Lighthouses", "body": "They warn of [[reefs]]. #sea"}"##)
             .raw_example("Several files", "application/x-ndjson", b"{\"path\": \"notes/reefs.md\", \"body\": \"# Reefs\\n\\nSee [[lighthouse]]. #sea\"}\n", &[])
-            .env_profile("cpu-optimized")
-            .constraints(Constraints {
-                min_memory_mb: Some(1024),
-                max_memory_mb: Some(2048),
-                cpu_shares: Some(1024),
-                disk_type: Some("ssd"),
-                disk_storage_gb: Some(10),
-                ..Constraints::default()
-            })
             .required_capabilities(&["wasi:keyvalue/store[zettel]"]),
     )
 }

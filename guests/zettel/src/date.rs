@@ -1,5 +1,6 @@
 //! Moments, in milliseconds since 1970 UTC, and how they are written.
 
+use crank_worker::Failure;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, ToSpan};
@@ -30,8 +31,13 @@ pub fn compact(milliseconds: i64) -> String {
 }
 
 /// The begin and the end of what a text names, the end not within it: a day in UTC (`2026-11-22`) or a
-/// millisecond (RFC 3339).
-pub fn moment(text: &str) -> Option<(i64, i64)> {
+/// millisecond (RFC 3339). `pointer` says where the text stands in the input.
+pub fn moment(pointer: &str, text: &str) -> Result<(i64, i64), Failure> {
+    let message = "a date (2026-11-22) or a moment with its zone (2026-11-22T12:00:00Z)";
+    read(text).ok_or_else(|| Failure::invalid_input(pointer, message))
+}
+
+fn read(text: &str) -> Option<(i64, i64)> {
     if let Ok(moment) = text.parse::<Timestamp>() {
         let begin = moment.as_millisecond();
         return Some((begin, begin + 1));
@@ -62,18 +68,18 @@ mod tests {
         let noon = 1_795_348_800_042;
         assert_eq!(rfc3339(noon), "2026-11-22T12:00:00.042Z");
         assert_eq!(compact(noon), "20261122120000042");
-        assert_eq!(moment(&rfc3339(noon)), Some((noon, noon + 1)));
+        assert_eq!(read(&rfc3339(noon)), Some((noon, noon + 1)));
         assert_eq!(
-            moment("2026-11-22T13:00:00.042+01:00"),
+            read("2026-11-22T13:00:00.042+01:00"),
             Some((noon, noon + 1))
         );
-        let (begin, end) = moment("2026-11-22").unwrap();
+        let (begin, end) = read("2026-11-22").unwrap();
         assert_eq!(
             (end - begin, rfc3339(begin).as_str()),
             (86_400_000, "2026-11-22T00:00:00Z")
         );
         for wrong in ["", "yesterday", "2026-13-01", "2026-11-22T12:00:00"] {
-            assert_eq!(moment(wrong), None, "{wrong}");
+            assert_eq!(read(wrong), None, "{wrong}");
         }
     }
 }

@@ -58,10 +58,7 @@ impl Draft {
         }
         let mut all = Vec::new();
         for (at, given) in tags.iter().enumerate() {
-            let message = "a tag is letters, digits, _ - /, with a letter among them";
-            let given =
-                tag(given).ok_or_else(|| Failure::invalid_input(format!("/tags/{at}"), message))?;
-            all.push(given);
+            all.push(tag(&format!("/tags/{at}"), given)?);
         }
         all.extend(said.tags);
         all.sort_unstable();

@@ -17,8 +17,8 @@ mod entry;
 mod markdown;
 mod words;
 
-use crank_worker::Failure;
 use crank_worker::state::Bucket;
+use crank_worker::{Capability, Constraints, Failure};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -57,6 +57,20 @@ impl SlipBox {
     pub fn numbers() -> std::ops::Range<u8> {
         0..DRAWERS
     }
+}
+
+/// What the workers' capabilities have in common.
+pub fn profile(capability: Capability) -> Capability {
+    capability
+        .env_profile("cpu-optimized")
+        .constraints(Constraints {
+            min_memory_mb: Some(1024),
+            max_memory_mb: Some(2048),
+            cpu_shares: Some(1024),
+            disk_type: Some("ssd"),
+            disk_storage_gb: Some(10),
+            ..Constraints::default()
+        })
 }
 
 /// In which drawer a zettel is: FNV-1a of its id, 32 bits.

@@ -1,5 +1,6 @@
 //! What a zettel's Markdown says: its links, its tags, its words.
 
+use crank_worker::Failure;
 use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd, TextMergeStream};
 use unicode_normalization::UnicodeNormalization;
 
@@ -31,8 +32,14 @@ pub fn id(text: &str) -> Option<String> {
     fits.then_some(id)
 }
 
-/// A tag as it is kept: NFC, lower case, without the `#`. `None` if it is none; a number alone is none.
-pub fn tag(text: &str) -> Option<String> {
+/// A tag as it is kept: NFC, lower case, without the `#`; a number alone is none. `pointer` says where it
+/// stands in the input.
+pub fn tag(pointer: &str, text: &str) -> Result<String, Failure> {
+    let message = "a tag is letters, digits, _ - /, with a letter among them";
+    kept_tag(text).ok_or_else(|| Failure::invalid_input(pointer, message))
+}
+
+fn kept_tag(text: &str) -> Option<String> {
     let text = text.trim();
     let text = text.strip_prefix('#').unwrap_or(text);
     let tag: String = text.nfc().flat_map(char::to_lowercase).collect();
@@ -133,7 +140,7 @@ impl Said {
             }
             let after = after.get(1..).unwrap_or_default();
             let end = after.find(|sign| !in_tags(sign)).unwrap_or(after.len());
-            let found = after.get(..end).and_then(tag);
+            let found = after.get(..end).and_then(kept_tag);
             self.tags
                 .extend(found.filter(|tag| !self.tags.contains(tag)));
         }
@@ -176,10 +183,10 @@ mod tests {
         for wrong in ["", " ", "a/b", "a|b", "a]", "a#b", "a\nb", &"x".repeat(201)] {
             assert_eq!(id(wrong), None, "{wrong}");
         }
-        assert_eq!(tag("#Light").as_deref(), Some("light"));
-        assert_eq!(tag("हिन्दी").as_deref(), Some("हिन्दी"));
+        assert_eq!(kept_tag("#Light").as_deref(), Some("light"));
+        assert_eq!(kept_tag("हिन्दी").as_deref(), Some("हिन्दी"));
         for wrong in ["", "#", "two words", "12", "a,b"] {
-            assert_eq!(tag(wrong), None, "{wrong}");
+            assert_eq!(kept_tag(wrong), None, "{wrong}");
         }
     }
 }
