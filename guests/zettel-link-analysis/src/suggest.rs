@@ -1,8 +1,6 @@
 //! Zettels that are not linked and seem to belong together: by the words that they share and others do
 //! not, and by whom both are linked with.
 
-use std::collections::BTreeSet;
-
 use crate::graph::{Graph, Node};
 
 /// The words of a zettel that are compared: those that tell it apart best.
@@ -29,6 +27,9 @@ pub struct Suggestion {
 
 /// The best, at most so many.
 pub fn suggest(graph: &Graph, limit: usize) -> Vec<Suggestion> {
+    if limit == 0 {
+        return Vec::new();
+    }
     let profiles = profiles(graph);
     let mut postings: Vec<Vec<(usize, f64)>> = vec![Vec::new(); graph.words.len()];
     for (number, profile) in profiles.iter().enumerate() {
@@ -38,42 +39,45 @@ pub fn suggest(graph: &Graph, limit: usize) -> Vec<Suggestion> {
             }
         }
     }
-    let neighbours: Vec<BTreeSet<usize>> = graph
-        .nodes
-        .iter()
-        .map(|node| node.neighbours().collect())
-        .collect();
-    let of = |number: usize| neighbours.get(number).into_iter().flatten().copied();
+    let neighbours: Vec<Vec<usize>> = graph.nodes.iter().map(neighbours).collect();
+    let of = |number: usize| neighbours.get(number).map_or(&[][..], Vec::as_slice);
     let mut found = Vec::new();
-    // What is shared with each other zettel: words, neighbours.
+    // What is shared with each other zettel: words, neighbours; and with whom there is anything.
     let mut shared = vec![(0.0, 0_usize); graph.nodes.len()];
+    let mut touched = Vec::new();
     for (from, profile) in profiles.iter().enumerate() {
-        let mut touched = BTreeSet::new();
         let mut share = |to: usize, weight: f64, neighbours: usize| {
             if let Some(slot) = shared.get_mut(to).filter(|_| to > from) {
+                if *slot == (0.0, 0) {
+                    touched.push(to);
+                }
                 slot.0 += weight;
                 slot.1 += neighbours;
-                touched.insert(to);
             }
         };
         for (word, weight) in profile {
-            for (to, other) in postings.get(*word).into_iter().flatten() {
+            let posting = postings.get(*word).map_or(&[][..], Vec::as_slice);
+            // What came before has been compared already.
+            let after = posting.partition_point(|(to, _)| *to <= from);
+            for (to, other) in posting.get(after..).unwrap_or_default() {
                 share(*to, weight * other, 0);
             }
         }
-        for between in of(from).filter(|between| of(*between).count() <= COMMON) {
-            of(between).for_each(|to| share(to, 0.0, 1));
+        for between in of(from)
+            .iter()
+            .filter(|between| of(**between).len() <= COMMON)
+        {
+            of(*between).iter().for_each(|to| share(*to, 0.0, 1));
         }
-        let linked = |to: &usize| neighbours.get(from).is_some_and(|all| all.contains(to));
         let mut best = Vec::new();
-        for to in touched {
+        for to in touched.drain(..) {
             let Some(slot) = shared.get_mut(to) else {
                 continue;
             };
             let (cosine, common) = std::mem::take(slot);
-            let all = of(from).count() + of(to).count() - common;
+            let all = of(from).len() + of(to).len() - common;
             let score = (cosine + common as f64 / all.max(1) as f64) / 2.0;
-            if score >= WEAKEST && !linked(&to) {
+            if score >= WEAKEST && of(from).binary_search(&to).is_err() {
                 best.push((score, from, to));
             }
         }
@@ -90,10 +94,20 @@ pub fn suggest(graph: &Graph, limit: usize) -> Vec<Suggestion> {
         score,
         words: words(graph, profile(from), profile(to)),
         neighbours: of(from)
-            .filter(|between| of(to).any(|other| other == *between))
+            .iter()
+            .copied()
+            .filter(|between| of(to).binary_search(between).is_ok())
             .collect(),
     };
     found.into_iter().map(explain).collect()
+}
+
+/// Whom a zettel is linked with, in order.
+fn neighbours(node: &Node) -> Vec<usize> {
+    let mut all: Vec<usize> = node.neighbours().collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 type Pair = (f64, usize, usize);

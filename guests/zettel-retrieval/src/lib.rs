@@ -300,7 +300,11 @@ fn score(hit: &Hit, spread: &[u32], zettels: u32, mean: f64) -> f64 {
         let idf = (1.0 + (f64::from(zettels) - spread + 0.5) / (spread + 0.5)).ln();
         idf * count * (K1 + 1.0) / (count + length)
     };
-    hit.counts.iter().zip(spread).map(part).sum()
+    hit.counts
+        .iter()
+        .zip(spread)
+        .map(part)
+        .fold(0.0, |sum, part| sum + part)
 }
 
 impl Centre {

@@ -152,8 +152,11 @@ fn forget(slip_box: &SlipBox, edits: &[Edit<'_>], done: &[Done]) -> Result<(), F
     let mut keys = Vec::new();
     for (edit, done) in edits.iter().zip(done) {
         if !keeps(edit) {
-            let all: Result<Vec<_>, _> = bucket.keys(&old_key(edit.id(), None)).collect();
-            keys.extend(all?);
+            // What has been written since is not meant.
+            let end = old_key(edit.id(), Some(done.version));
+            for key in bucket.keys(&old_key(edit.id(), None)) {
+                keys.extend(Some(key?).filter(|key| *key < end));
+            }
         } else if done.changed && done.version > KEPT + 1 {
             keys.push(old_key(edit.id(), Some(done.version - KEPT - 1)));
         }
