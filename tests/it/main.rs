@@ -18,3 +18,4 @@ mod state;
 mod storage;
 mod support;
 mod tidy;
+mod zettel;
