@@ -145,3 +145,26 @@ fn what_makes_no_zettel_is_refused_with_its_place() {
         assert_eq!(pointer(input), place);
     }
 }
+
+#[test]
+fn a_drawer_has_an_end_and_says_so() {
+    let drawer = drawer_of("n0");
+    let ids = (0..)
+        .map(|n| format!("n{n}"))
+        .filter(|id| drawer_of(id) == drawer);
+    let body = "x".repeat(zettel::MAX_BODY);
+    let full = ids
+        .take(17)
+        .try_for_each(|id| call(json!({"id": id, "title": "Large", "body": body})).map(|_| ()));
+    assert_eq!(full, Err("drawer-full".to_owned()));
+    assert_eq!(versions("n0"), [1]);
+}
+
+#[test]
+fn a_text_of_nothing_but_links_is_kept() {
+    let body: String = (0..80_000).map(|n| format!("[[n{n}]] #t{n} ")).collect();
+    let answer = call(json!({"id": "a", "title": "Links", "body": body}));
+    assert!(answer.is_err(), "it is over 1 MiB");
+    let body = &body[..zettel::MAX_BODY];
+    assert!(call(json!({"id": "a", "title": "Links", "body": body})).is_ok());
+}

@@ -1,5 +1,7 @@
 //! What a zettel's Markdown says: its links, its tags, its words.
 
+use std::collections::HashSet;
+
 use crank_worker::Failure;
 use pulldown_cmark::{Event, LinkType, Options, Parser, Tag, TagEnd, TextMergeStream};
 use unicode_normalization::UnicodeNormalization;
@@ -16,7 +18,7 @@ const NOT_IN_IDS: [char; 6] = ['[', ']', '|', '#', '/', '\\'];
 pub struct Said {
     /// The ids that it links to, each once, in the order of the text.
     pub links: Vec<String>,
-    /// Its `#tags`, each once, in lower case.
+    /// Its `#tags`, in lower case.
     pub tags: Vec<String>,
     /// The text alone.
     pub text: String,
@@ -112,6 +114,8 @@ pub fn read(markdown: &str) -> Said {
             _ => {}
         }
     }
+    let mut seen = HashSet::new();
+    said.links.retain(|link| seen.insert(link.clone()));
     said
 }
 
@@ -128,8 +132,7 @@ impl Said {
     fn link(&mut self, target: &str) {
         let target = target.split('#').next().unwrap_or_default();
         let target = target.rsplit('/').next().unwrap_or_default();
-        self.links
-            .extend(id(target).filter(|id| !self.links.contains(id)));
+        self.links.extend(id(target));
     }
 
     fn tags(&mut self, text: &str) {
@@ -140,9 +143,7 @@ impl Said {
             }
             let after = after.get(1..).unwrap_or_default();
             let end = after.find(|sign| !in_tags(sign)).unwrap_or(after.len());
-            let found = after.get(..end).and_then(kept_tag);
-            self.tags
-                .extend(found.filter(|tag| !self.tags.contains(tag)));
+            self.tags.extend(after.get(..end).and_then(kept_tag));
         }
     }
 }
