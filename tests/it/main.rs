@@ -23,3 +23,4 @@ mod storage;
 mod stream;
 mod support;
 mod tidy;
+mod zettel;

@@ -325,10 +325,10 @@ fn a_worker_that_keeps_no_state_imports_none_and_makes_no_file() {
     });
 }
 
-/// `crank serve` on `guests/stateful`, killed when it is dropped.
-struct Serving {
+/// `crank serve` on a directory of workers, with its state in there; killed when it is dropped.
+pub struct Serving {
     child: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Serving {
@@ -354,7 +354,7 @@ impl Serving {
         command
     }
 
-    fn start(dir: &TempDir) -> Self {
+    pub fn start(dir: &TempDir) -> Self {
         let mut child = Self::command(dir).spawn().expect("it starts");
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut line = String::new();
@@ -368,6 +368,12 @@ impl Serving {
         // Read on, so that the program never waits for its log to be read.
         std::thread::spawn(move || drop(log.read_to_end(&mut Vec::new())));
         Self { child, url }
+    }
+
+    /// `kill -9`, at once.
+    pub fn kill(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
     }
 
     async fn run(&self, client: &reqwest::Client, ops: Value) -> Option<Value> {
@@ -448,8 +454,7 @@ fn a_killed_host_loses_nothing_that_it_answered_and_leaves_nothing_half_done() {
             let writers: Vec<_> = writers.collect();
             let moment = RandomState::new().hash_one(kill) % 500;
             tokio::time::sleep(Duration::from_millis(100 + moment)).await;
-            let pid = rustix::process::Pid::from_child(&serving.child);
-            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
+            serving.kill();
             for writer in writers {
                 let (writer, last) = writer.await.expect("no panic");
                 answered.insert(writer, last);
