@@ -14,6 +14,7 @@ mod load;
 mod mix;
 mod peers;
 mod placement;
+mod search;
 mod state;
 mod storage;
 mod support;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use crank_worker::{Failure, log};
 
-use crate::model::Model;
 use crate::segment::{Documents, Draft};
 use crate::store::{Index, Manifest, damaged};
 use crate::upkeep::{newest, upkeep};

@@ -27,8 +27,6 @@ pub struct Directions {
     pub count: usize,
     /// For each term, one after the other, its coordinates.
     pub terms: Vec<f32>,
-    /// How much of the collection each stands for, the largest first.
-    pub strengths: Vec<f32>,
 }
 
 /// The strongest directions of a collection: at most as many as are asked for.
@@ -46,10 +44,6 @@ pub fn directions(matrix: &Matrix, count: usize) -> Directions {
     let terms = terms.turned(&axes, &variances, count);
     Directions {
         count: terms.width,
-        strengths: variances[..terms.width.min(variances.len())]
-            .iter()
-            .map(|variance| variance.sqrt() as f32)
-            .collect(),
         terms: terms.cells,
     }
 }
@@ -233,9 +227,7 @@ mod tests {
         let found = directions(&Matrix { rows, terms: 5 }, 2);
         assert_eq!(found.count, 2);
         let term = |at: usize| [found.terms[at * 2].abs(), found.terms[at * 2 + 1].abs()];
-        // Of 10 x [[1,1,0],[1,2,1],[0,1,1]] the largest eigenvalue is 30, with (1,2,1)/sqrt 6; of the other, 20.
-        assert!((found.strengths[0] - 30_f32.sqrt()).abs() < 1e-3);
-        assert!((found.strengths[1] - 20_f32.sqrt()).abs() < 1e-3);
+        // Of 10 x [[1,1,0],[1,2,1],[0,1,1]] the largest axis is (1,2,1)/sqrt 6, with 30; the other topic's has 20.
         assert!((term(1)[0] - 2.0 / 6_f32.sqrt()).abs() < 1e-3);
         assert!(term(0)[1] < 1e-3 && term(3)[0] < 1e-3);
         assert!((term(4)[1] - 0.5_f32.sqrt()).abs() < 1e-3);

@@ -7,22 +7,20 @@ use fnv::FnvHasher;
 use serde::{Deserialize, Serialize};
 
 use crate::lsa::{self, Matrix};
+use crate::words;
 
 /// Terms that a model knows at most: those in most documents.
 const MAX_TERMS: usize = 32_768;
 /// Directions at most.
 const MAX_DIMENSIONS: usize = 128;
 /// So many documents for one more direction: with more, a small collection is learnt by heart.
-const DOCUMENTS_PER_DIMENSION: usize = 4;
+const DOCUMENTS_PER_DIMENSION: usize = 2;
 /// Directions at least, as far as there are documents.
 const MIN_DIMENSIONS: usize = 8;
-/// A direction counts by this power of its strength: below zero evens them out.
-const STRENGTH: f32 = 0.0;
 /// About how long a piece of a stored table is, in bytes: one is read for each term of a question.
 pub const SHARD_BYTES: usize = 64 << 10;
 
 /// The vectors of terms: all of a model's, or those that were read.
-#[derive(Default)]
 pub struct Model {
     /// How long each vector is.
     pub dimensions: usize,
@@ -60,9 +58,20 @@ pub fn product(left: &[u8], right: &[u8]) -> i32 {
 }
 
 impl Model {
+    /// One that knows no term yet.
+    pub fn empty(dimensions: usize) -> Self {
+        Self {
+            dimensions,
+            terms: HashMap::new(),
+        }
+    }
+
     /// Learns from documents, given for each term by where it stands, (document, times).
     pub fn learn(documents: usize, postings: &[(&str, Vec<(u32, u32)>)]) -> Self {
-        let mut known: Vec<_> = postings.iter().filter(|(_, at)| !at.is_empty()).collect();
+        let mut known: Vec<_> = postings
+            .iter()
+            .filter(|(term, at)| !at.is_empty() && !words::silent(term))
+            .collect();
         known.sort_by(|a, b| b.1.len().cmp(&a.1.len()).then(a.0.cmp(b.0)));
         known.truncate(MAX_TERMS);
         let weights: Vec<f32> = known.iter().map(|(_, at)| rarity(documents, at)).collect();
@@ -87,18 +96,13 @@ impl Model {
             terms: known.len(),
         };
         let found = lsa::directions(&matrix, count);
-        let scales: Vec<f32> = found.strengths.iter().map(|s| s.powf(STRENGTH)).collect();
         let vectors = found.terms.chunks_exact(found.count.max(1));
         let terms = known.iter().zip(vectors).zip(&weights);
         Self {
             dimensions: found.count,
             terms: terms
                 .map(|(((term, _), cells), weight)| {
-                    let cells: Vec<f32> = cells
-                        .iter()
-                        .zip(&scales)
-                        .map(|(x, s)| x * s * weight)
-                        .collect();
+                    let cells: Vec<f32> = cells.iter().map(|x| x * weight).collect();
                     ((*term).to_owned(), Vector::quantised(&cells))
                 })
                 .collect(),
@@ -161,11 +165,11 @@ fn emphasis(times: u32) -> f32 {
     (times as f32).ln_1p()
 }
 
-/// How much a term counts that stands in these documents.
+/// How much a term counts that stands in these documents. The square keeps what is in every other document
+/// from taking a direction for itself.
 fn rarity(documents: usize, at: &[(u32, u32)]) -> f32 {
-    ((documents as f32 + 1.0) / (at.len() as f32 + 0.5))
-        .ln()
-        .max(0.0)
+    let rarity = ((documents as f32 + 1.0) / (at.len() as f32 + 0.5)).ln();
+    rarity.max(0.0).powi(2)
 }
 
 /// In how many pieces so many bytes are stored.

@@ -8,6 +8,8 @@ use crate::words::{Purpose, terms};
 
 /// How long a snippet is at most, in characters as people count them.
 const LENGTH: usize = 240;
+/// The same in bytes, since one character can have any number of accents.
+const MAX_BYTES: usize = 8 << 10;
 /// What stands before the first word that was looked for, where a sentence is too long.
 const BEFORE: usize = 60;
 /// What of a text is looked at, in bytes: a snippet from further behind is not worth the time.
@@ -105,15 +107,20 @@ fn around(text: &str, sentences: &[(&str, Vec<String>)], best: usize) -> String 
 
 /// The beginning of a text as one line, with a sign where something is left out.
 fn clip(text: &str, behind: bool) -> String {
-    let line = text[..text.floor_char_boundary(LENGTH * 16)]
-        .split_whitespace()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let mut bytes = 0;
+    let shown = text.graphemes(true).take_while(|letter| {
+        bytes += letter.len();
+        bytes <= MAX_BYTES
+    });
+    // Twice as much as is shown, since blanks in a row become one.
+    let line = shown.take(2 * LENGTH).collect::<String>();
+    let whole = line.len() == text.len();
+    let line = line.split_whitespace().collect::<Vec<_>>().join(" ");
     let end = line
         .grapheme_indices(true)
         .nth(LENGTH)
         .map_or(line.len(), |(at, _)| at);
-    let cut = end < line.len();
+    let cut = end < line.len() || !whole;
     // Between words, if that is not far.
     let end = match line[..end].rfind(' ') {
         Some(space) if cut && end - space < 40 => space,

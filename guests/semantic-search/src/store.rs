@@ -239,10 +239,7 @@ impl Index {
         keys: &[String],
         wanted: impl Fn(&str) -> bool,
     ) -> Result<Option<Model>, Failure> {
-        let mut model = Model {
-            dimensions: known.dimensions as usize,
-            ..Model::default()
-        };
+        let mut model = Model::empty(known.dimensions as usize);
         for blob in self.get_all(keys, known.bytes)? {
             let Some(blob) = blob else {
                 return Ok(None);

@@ -113,7 +113,10 @@ fn merge_into(index: &Index, id: u64, parts: &[u64]) -> Result<bool, Failure> {
         return Ok(false);
     };
     let (segment, blobs) = draft.write(id, model.as_ref().map(|(id, model)| (*id, model)))?;
-    index.put(blobs)?;
+    // Of documents that are all deleted nothing is left to write.
+    if segment.documents > 0 {
+        index.put(blobs)?;
+    }
     index.change(|manifest| {
         let there = parts
             .iter()
