@@ -19,7 +19,7 @@ const MAX_MERGED_DOCUMENTS: u32 = 32_768;
 const FIRST_MODEL: u64 = 8;
 const LAST_MODEL: u64 = 65_536;
 /// A model is learnt from about so many of the documents.
-const SAMPLE: u64 = 8_192;
+const SAMPLE: u64 = 4_096;
 
 /// The model for what is written now, if there is one. The outer None: it is gone.
 pub fn newest(index: &Index, manifest: &Manifest) -> Result<Option<Option<(u64, Model)>>, Failure> {
