@@ -1,5 +1,6 @@
 //! Adding and removing documents.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
@@ -86,6 +87,9 @@ pub fn delete(index: &Index, ids: &HashSet<&str>) -> Result<usize, Failure> {
     Ok(deleted)
 }
 
+/// A segment's number, and documents of it.
+type Places = (u64, Vec<u32>);
+
 /// Where documents are, by segment: what is in a segment never changes, so it is read once.
 #[derive(Default)]
 struct Found(HashMap<u64, Vec<u32>>);
@@ -97,28 +101,31 @@ impl Found {
         index: &Index,
         manifest: &Manifest,
         ids: &HashSet<&str>,
-    ) -> Result<Option<Vec<(u64, Vec<u32>)>>, Failure> {
+    ) -> Result<Option<Vec<Places>>, Failure> {
         let mut places = Vec::new();
         for segment in &manifest.segments {
-            if !self.0.contains_key(&segment.id) {
-                let Some(blob) = index.get(&segment.documents_key())? else {
-                    return Ok(None);
-                };
-                let documents: Documents<'_> = postcard::from_bytes(&blob).map_err(damaged)?;
-                let here = (0..)
-                    .zip(&documents.ids)
-                    .filter(|(_, id)| ids.contains(**id));
-                self.0
-                    .insert(segment.id, here.map(|(document, _)| document).collect());
+            let here = match self.0.entry(segment.id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(unknown) => {
+                    let Some(blob) = index.get(&segment.documents_key())? else {
+                        return Ok(None);
+                    };
+                    let documents: Documents<'_> = postcard::from_bytes(&blob).map_err(damaged)?;
+                    let here = (0..)
+                        .zip(&documents.ids)
+                        .filter(|(_, id)| ids.contains(**id));
+                    unknown.insert(here.map(|(document, _)| document).collect())
+                }
+            };
+            if !here.is_empty() {
+                places.push((segment.id, here.clone()));
             }
-            let here = self.0.get(&segment.id).filter(|here| !here.is_empty());
-            places.extend(here.map(|here| (segment.id, here.clone())));
         }
         Ok(Some(places))
     }
 }
 
-fn bury(manifest: &mut Manifest, places: &[(u64, Vec<u32>)]) -> usize {
+fn bury(manifest: &mut Manifest, places: &[Places]) -> usize {
     let mut buried = 0;
     for segment in &mut manifest.segments {
         let id = segment.id;

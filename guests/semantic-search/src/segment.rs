@@ -23,6 +23,9 @@ const METADATA: char = '\u{1}';
 /// About how long a blob of texts is, in bytes.
 const TEXT_BYTES: usize = 64 << 10;
 
+/// A key and its value.
+pub type Blob = (String, Vec<u8>);
+
 /// What the manifest says of a segment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Segment {
@@ -220,7 +223,7 @@ impl Draft {
         &self,
         id: u64,
         model: Option<(u64, &Model)>,
-    ) -> Result<(Segment, Vec<(String, Vec<u8>)>), Failure> {
+    ) -> Result<(Segment, Vec<Blob>), Failure> {
         let mut blobs = Vec::new();
         let coded = self.postings.iter().map(|(term, places)| {
             let mut coded = Vec::new();
@@ -279,7 +282,7 @@ impl Draft {
     }
 
     /// Puts the texts into blobs; returns the first document of each.
-    fn texts(&self, id: u64, blobs: &mut Vec<(String, Vec<u8>)>) -> Result<Vec<u32>, Failure> {
+    fn texts(&self, id: u64, blobs: &mut Vec<Blob>) -> Result<Vec<u32>, Failure> {
         let mut firsts = Vec::new();
         let mut from = 0;
         while from < self.kept.len() {

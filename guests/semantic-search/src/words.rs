@@ -49,10 +49,8 @@ pub fn terms(text: &str, purpose: Purpose) -> Vec<String> {
         }
     }
     run.flush(purpose, &mut terms);
-    if purpose == Purpose::Query {
-        if !terms.iter().all(|term| silent(term)) {
-            terms.retain(|term| !silent(term));
-        }
+    if purpose == Purpose::Query && !terms.iter().all(|term| silent(term)) {
+        terms.retain(|term| !silent(term));
     }
     terms
 }
