@@ -95,7 +95,8 @@ fn documents_are_indexed_found_filtered_and_deleted() {
             (Some(3), &json!("cars"))
         );
         assert!(
-            best["score"].is_number() && best["snippet"].as_str().expect("a text").contains("pads"),
+            best["score"].is_number()
+                && best["snippet"].as_str().expect("a text").contains("discs"),
             "{answer}"
         );
         let filtered = search
