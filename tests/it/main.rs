@@ -18,6 +18,7 @@ mod mix;
 mod new;
 mod peers;
 mod placement;
+mod search;
 mod state;
 mod storage;
 mod stream;
