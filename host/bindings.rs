@@ -14,6 +14,7 @@ wasmtime::component::bindgen!({
             import crank:worker/log@0.1.0;
             import crank:worker/events@0.1.0;
             import crank:worker/peers@0.1.0;
+            import crank:gpu/compute@0.1.0;
             import wasi:keyvalue/store@0.2.0-draft2;
             import wasi:keyvalue/atomics@0.2.0-draft2;
             import wasi:keyvalue/batch@0.2.0-draft2;
@@ -27,6 +28,9 @@ wasmtime::component::bindgen!({
         "crank:worker/events@0.1.0.send": async | trappable,
         "crank:worker/peers@0.1.0.invoke": async | trappable,
         "crank:worker/peers@0.1.0.[method]pending.wait": async | trappable,
+        "crank:gpu/compute@0.1.0.[drop]buffer": trappable,
+        "crank:gpu/compute@0.1.0.[drop]pipeline": trappable,
+        "crank:gpu/compute@0.1.0": async | trappable,
         "wasi:keyvalue/store@0.2.0-draft2.[drop]bucket": trappable,
         "wasi:keyvalue/atomics@0.2.0-draft2.[drop]cas": trappable,
         "wasi:keyvalue/store@0.2.0-draft2": async | trappable,
@@ -35,6 +39,8 @@ wasmtime::component::bindgen!({
         default: trappable,
     },
     with: {
+        "crank:gpu/compute.pipeline": crate::gpu::Pipeline,
+        "crank:gpu/compute.buffer": crate::gpu::Buffer,
         "wasi:keyvalue/store.bucket": crate::state::Bucket,
         "wasi:keyvalue/atomics.cas": crate::state::Cas,
     },

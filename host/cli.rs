@@ -6,6 +6,7 @@ mod build;
 mod check;
 mod compile;
 mod demo;
+mod gpu;
 mod invoke;
 mod new;
 mod serve;
@@ -38,6 +39,7 @@ Examples:
   crank build guests/hello-world --out workers    compile a worker to a component
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
+  crank gpu                                       which GPUs could workers use?
   crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'"
 )]
 struct Cli {
@@ -53,6 +55,7 @@ enum Command {
     Invoke(invoke::Invoke),
     Build(build::Build),
     New(new::New),
+    Gpu(gpu::Gpu),
     #[command(name = engine::COMPILE, hide = true)]
     Compile(compile::Compile),
 }
@@ -88,6 +91,7 @@ pub fn run() -> ExitCode {
         Command::Invoke(invoke) => invoke.run(),
         Command::Build(build) => build.run(),
         Command::New(new) => new.run(),
+        Command::Gpu(gpu) => gpu.run(),
         Command::Compile(compile) => return compile.run(),
     };
     tmp::finish();

@@ -103,6 +103,10 @@ pub struct LimitSettings {
     pub max_tmp: ByteCount,
     /// Files, directories and links in the /tmp of one invocation.
     pub tmp_files: u64,
+    /// Buffers of one invocation on a GPU, where its worker declares no `gpu_memory_mb`.
+    pub gpu: ByteCount,
+    /// The most that a worker may declare of it.
+    pub max_gpu: ByteCount,
     /// Body of one request.
     pub input: ByteCount,
     /// Answer of one invocation, its events included.
@@ -292,6 +296,8 @@ impl LimitSettings {
         let tmp = reader.mebibytes("limits.tmp_mb", 0..=1 << 20);
         let max_tmp = reader.mebibytes("limits.max_tmp_mb", 0..=1 << 20);
         let tmp_files = reader.number("limits.tmp_files", 1..=1_000_000);
+        let gpu = reader.mebibytes("limits.gpu_mb", 0..=1 << 20);
+        let max_gpu = reader.mebibytes("limits.max_gpu_mb", 0..=1 << 20);
         let input = reader.mebibytes("limits.input_mb", 1..=4096);
         let output = reader.mebibytes("limits.output_mb", 1..=4096);
         let hostcall = reader.mebibytes("limits.hostcall_mb", 1..=1 << 20);
@@ -351,6 +357,8 @@ impl LimitSettings {
             tmp: tmp?,
             max_tmp: max_tmp?,
             tmp_files: tmp_files?,
+            gpu: gpu?,
+            max_gpu: max_gpu?,
             input: input?,
             output: output?,
             hostcall: hostcall?,

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
@@ -24,6 +24,7 @@ pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
 use crate::config::LimitSettings;
+use crate::gpu::Adapter;
 use crate::limits::Budget;
 use crate::machine::{self, Machine};
 use crate::state::State;
@@ -82,6 +83,7 @@ pub struct Engine {
     compiler: Arc<Compiler>,
     compilers: Arc<Semaphore>,
     state: Option<Arc<State>>,
+    gpus: Arc<OnceCell<Vec<Adapter>>>,
 }
 
 /// Why a component could not be made ready to run.
@@ -137,6 +139,7 @@ impl Engine {
             budget: Arc::new(Budget::new(u64::MAX)),
             machine: None,
             state: None,
+            gpus: Arc::default(),
         })
     }
 
@@ -168,6 +171,19 @@ impl Engine {
     /// The state that workers may be granted; without it every bucket is denied.
     pub fn state(&self) -> Option<&Arc<State>> {
         self.state.as_ref()
+    }
+
+    /// The GPUs that the drivers offer, the best first. They are asked once, when the first worker wants
+    /// one: to open every driver takes its time.
+    pub async fn gpus(&self) -> &[Adapter] {
+        let find = async || {
+            let found = tokio::task::spawn_blocking(Adapter::find).await;
+            found.unwrap_or_else(|panic| {
+                tracing::error!("no GPU is used: its driver died: {panic}");
+                Vec::new()
+            })
+        };
+        self.gpus.get_or_init(find).await
     }
 
     /// Who computes when more guests want to than there are cores.

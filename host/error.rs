@@ -44,6 +44,8 @@ pub enum Code {
     OutputLimit,
     /// The invocation stored more than the worker may.
     StorageLimit,
+    /// The invocation asked for more of the GPU than the worker may have.
+    GpuLimit,
     /// The guest died: a panic, an overflowing stack, an illegal access.
     Trapped,
     /// The worker says that it failed.
@@ -60,7 +62,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 24] = [
+    pub const ALL: [Code; 25] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
         Code::Denied,
@@ -79,6 +81,7 @@ impl Code {
         Code::CpuLimit,
         Code::OutputLimit,
         Code::StorageLimit,
+        Code::GpuLimit,
         Code::Trapped,
         Code::WorkerFailed,
         Code::InvalidOutput,
@@ -108,6 +111,7 @@ impl Code {
             Code::CpuLimit => "cpu-limit",
             Code::OutputLimit => "output-limit",
             Code::StorageLimit => "storage-limit",
+            Code::GpuLimit => "gpu-limit",
             Code::Trapped => "trapped",
             Code::WorkerFailed => "worker-failed",
             Code::InvalidOutput => "invalid-output",

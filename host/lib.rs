@@ -23,6 +23,8 @@ pub mod admission;
 
 pub mod tmp;
 
+pub mod gpu;
+
 pub mod engine;
 
 pub mod bindings;

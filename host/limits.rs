@@ -35,6 +35,8 @@ pub struct Limits {
     pub storage: u64,
     /// Files, directories and links in it.
     pub files: u64,
+    /// Bytes of buffers on a GPU.
+    pub gpu_memory: u64,
 }
 
 /// What one invocation has used.
@@ -52,6 +54,10 @@ pub struct Usage {
     pub sent: u64,
     /// The highest number of bytes in /tmp, in whole blocks.
     pub storage_peak: u64,
+    /// The highest number of bytes in its buffers on a GPU.
+    pub gpu_memory_peak: u64,
+    /// How long the GPU worked for it, where it can tell.
+    pub gpu: Duration,
 }
 
 /// The limit that ended an invocation. It travels through the guest's stack as a typed error, so that
@@ -72,6 +78,10 @@ pub enum Stop {
     Bandwidth,
     /// More in /tmp or in a bucket than its quota allows.
     Storage,
+    /// More of the GPU's memory or of its time than there is for it.
+    Gpu,
+    /// A GPU that is gone.
+    Lost,
 }
 
 impl fmt::Display for Stop {
@@ -84,6 +94,8 @@ impl fmt::Display for Stop {
             Stop::Budget => "the host's memory budget is spent",
             Stop::Bandwidth => "bandwidth limit reached",
             Stop::Storage => "storage limit reached",
+            Stop::Gpu => "gpu limit reached",
+            Stop::Lost => "the GPU was lost",
         })
     }
 }

@@ -27,8 +27,9 @@ pub struct Machine {
     pub disk: Disk,
     /// What the operator says that this disk is; nothing but this refuses a worker.
     pub disk_type: Option<DiskType>,
-    /// The GPUs that workers may use.
-    pub gpus: Vec<Gpu>,
+    /// The GPUs that workers may use; `None`: those that the drivers offer, who are asked when the first
+    /// worker wants one.
+    pub gpus: Option<Vec<Gpu>>,
 }
 
 /// An amount of memory, and who says so.
@@ -108,7 +109,7 @@ impl Machine {
             budget,
             disk,
             disk_type: config.disk_type,
-            gpus: Vec::new(),
+            gpus: None,
         })
     }
 }

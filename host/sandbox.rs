@@ -6,6 +6,7 @@
 
 mod events;
 mod files;
+mod gpu;
 mod guest;
 mod keyvalue;
 mod link;
@@ -24,6 +25,7 @@ use wasmtime::component::{Component, InstancePre};
 use crate::bindings::exports::crank::worker::{capabilities, handler};
 use crate::engine::{Engine, Share};
 use crate::error::Failure;
+use crate::gpu::Seat;
 use crate::limits::{Bandwidth, Held, Limits, Usage};
 use crate::policy::Grants;
 
@@ -112,6 +114,7 @@ pub struct Sandbox {
     bandwidth: Arc<Bandwidth>,
     files: Option<Source>,
     shelf: Option<Arc<Shelf>>,
+    gpu: Option<Arc<Seat>>,
 }
 
 /// What all invocations of a worker have together.
@@ -146,6 +149,7 @@ impl Sandbox {
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
             shelf: None,
+            gpu: None,
             files: None,
         })
     }
@@ -160,6 +164,15 @@ impl Sandbox {
     pub fn with_shelf(self, shelf: Shelf) -> Self {
         Self {
             shelf: Some(Arc::new(shelf)),
+            ..self
+        }
+    }
+
+    /// Gives its guests a GPU.
+    #[must_use]
+    pub fn with_gpu(self, gpu: Option<Seat>) -> Self {
+        Self {
+            gpu: gpu.map(Arc::new),
             ..self
         }
     }

@@ -92,6 +92,8 @@ struct Load {
     calls: AtomicU64,
     memory_peak: AtomicU64,
     storage_peak: AtomicU64,
+    gpu_memory_peak: AtomicU64,
+    gpu_total: AtomicU64,
     cpu_peak: AtomicU64,
     cpu_total: AtomicU64,
     run_peak: AtomicU64,
@@ -113,6 +115,10 @@ pub struct Observed {
     pub memory_peak: u64,
     /// Bytes in /tmp.
     pub storage_peak: u64,
+    /// Bytes in buffers on a GPU.
+    pub gpu_memory_peak: u64,
+    /// GPU time of all invocations, where the GPU can tell.
+    pub gpu_total: Duration,
     /// Time spent running.
     pub cpu_peak: Duration,
     /// Wall-clock time.
@@ -212,6 +218,8 @@ impl Worker {
             calls: self.load.calls.load(Relaxed),
             memory_peak: self.load.memory_peak.load(Relaxed),
             storage_peak: self.load.storage_peak.load(Relaxed),
+            gpu_memory_peak: self.load.gpu_memory_peak.load(Relaxed),
+            gpu_total: Duration::from_nanos(self.load.gpu_total.load(Relaxed)),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
             sent_peak: self.load.sent_peak.load(Relaxed),
@@ -227,6 +235,10 @@ impl Load {
         self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
         raise(&self.storage_peak, usage.storage_peak);
+        raise(&self.gpu_memory_peak, usage.gpu_memory_peak);
+        if usage.gpu > Duration::ZERO {
+            self.gpu_total.fetch_add(nanos(usage.gpu), Relaxed);
+        }
         raise(&self.cpu_peak, nanos(usage.cpu));
         raise(&self.sent_peak, usage.sent);
         raise(&self.run_peak, nanos(usage.start + usage.run));

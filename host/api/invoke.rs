@@ -127,6 +127,8 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         memory_peak,
         sent: _,
         storage_peak,
+        gpu_memory_peak,
+        gpu,
     } = &answer.usage;
     let timing = format!(
         "queue;dur={:.3}, start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\", storage;desc=\"{storage_peak}\"",
@@ -135,10 +137,14 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         ms(*run),
         ms(*cpu),
     );
+    let gpu = match gpu_memory_peak {
+        0 => String::new(),
+        bytes => format!(", gpu;dur={:.3}, gpu-memory;desc=\"{bytes}\"", ms(*gpu)),
+    };
     let values = [
         ("crank-worker", HeaderValue::from_str(&answer.worker_id)),
         ("crank-cold", HeaderValue::from_str(answer.cold.as_str())),
-        ("server-timing", HeaderValue::from_str(&timing)),
+        ("server-timing", HeaderValue::from_str(&(timing + &gpu))),
     ];
     for (name, value) in values {
         if let Ok(value) = value {

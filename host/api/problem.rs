@@ -29,6 +29,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::CpuLimit
         | Code::OutputLimit
         | Code::StorageLimit
+        | Code::GpuLimit
         | Code::Trapped
         | Code::WorkerFailed
         | Code::InvalidOutput => StatusCode::BAD_GATEWAY,
@@ -58,6 +59,7 @@ fn title(code: Code) -> &'static str {
         Code::CpuLimit => "CPU limit exceeded",
         Code::OutputLimit => "Output limit exceeded",
         Code::StorageLimit => "Storage limit exceeded",
+        Code::GpuLimit => "GPU limit exceeded",
         Code::Trapped => "The worker crashed",
         Code::WorkerFailed => "The worker failed",
         Code::InvalidOutput => "The worker broke its schema",

@@ -36,6 +36,7 @@ fn loaded(worker: &Worker) -> Value {
         "in_flight": observed.in_flight,
         "calls": observed.calls,
         "cpu_ms": ms(observed.cpu_total),
+        "gpu_ms": ms(observed.gpu_total),
         "highest_use": {
             "memory_bytes": observed.memory_peak,
             "cpu_ms": ms(observed.cpu_peak),
@@ -73,6 +74,7 @@ fn highest_use(constraint: Constraint, observed: &Observed) -> Option<f64> {
     match constraint {
         Constraint::MaxMemoryMb => Some(observed.memory_peak as f64 / f64::from(1 << 20)),
         Constraint::TmpStorageMb => Some(observed.storage_peak as f64 / f64::from(1 << 20)),
+        Constraint::GpuMemoryMb => Some(observed.gpu_memory_peak as f64 / f64::from(1 << 20)),
         Constraint::MaxCpuMs => Some(ms(observed.cpu_peak)),
         // The constraint is a rate, of which a bucket holds a second: the most that one invocation sent.
         Constraint::NetworkBandwidthMbps => Some(observed.sent_peak as f64 * 8e-6),

@@ -14,6 +14,7 @@ use crate::api;
 use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
+use crate::gpu::Adapter;
 use crate::registry::{Registry, Snapshot};
 use crate::router::Router;
 
@@ -114,8 +115,9 @@ fn print_host(config: &Config) -> Result<(), Ended> {
         word(machine.disk_type, ""),
         set("disk_type")
     );
-    let gpus: Vec<String> = machine.gpus.iter().map(ToString::to_string).collect();
-    println!("gpus = {gpus:?}  # this version of the host looks for none");
+    let found = Adapter::find();
+    let gpus: Vec<String> = found.iter().map(|gpu| gpu.found.to_string()).collect();
+    println!("gpus = {gpus:?}  # those that the drivers offer; see `crank gpu`");
     Ok(())
 }
 

@@ -33,6 +33,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.tmp_mb", "0"),
     ("limits.max_tmp_mb", "1024"),
     ("limits.tmp_files", "10000"),
+    ("limits.gpu_mb", "256"),
+    ("limits.max_gpu_mb", "16384"),
     ("limits.input_mb", "64"),
     ("limits.output_mb", "32"),
     ("limits.hostcall_mb", "1024"),

@@ -107,6 +107,11 @@ impl Meter {
         }
     }
 
+    /// The host's memory, of which this is a part.
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
     /// The highest number of bytes that were charged at one time.
     pub fn peak(&self) -> u64 {
         self.peak

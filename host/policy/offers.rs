@@ -24,6 +24,8 @@ pub enum Interface {
     WasiCli,
     /// `wasi:filesystem/*`; what is preopened, if anything, is not decided here.
     WasiFilesystem,
+    /// `crank:gpu/compute`
+    Gpu,
     /// `wasi:keyvalue/*`: the buckets that the calling capability declares.
     WasiKeyvalue,
 }
@@ -77,6 +79,7 @@ pub(super) const OFFERS: &[Offer] = &[
         CRANK,
     ),
     offer("crank", "worker", &["peers"], Some(Interface::Peers), CRANK),
+    offer("crank", "gpu", &["compute"], Some(Interface::Gpu), CRANK),
     offer(
         "wasi",
         "io",
@@ -135,7 +138,10 @@ pub(super) const OFFERS: &[Offer] = &[
 impl Offer {
     /// True if no worker has to declare it.
     pub(super) fn is_powerless(&self) -> bool {
-        !matches!(self.links, Some(Interface::Peers | Interface::WasiKeyvalue))
+        !matches!(
+            self.links,
+            Some(Interface::Peers | Interface::Gpu | Interface::WasiKeyvalue)
+        )
     }
 
     /// What the version is a draft of, if it is one.

@@ -10,6 +10,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::events::Outlet;
 use super::files::{Files, FilesView, Source};
+use super::gpu::Work;
 use super::keyvalue::Shelved;
 use super::pace::Pace;
 use super::peers::Peers;
@@ -39,6 +40,8 @@ pub(crate) struct Guest {
     pub sent: u64,
     pub(super) handed: Handed,
     pub(super) peers: Option<Peers>,
+    /// Its part of the GPU, if it has one.
+    pub(super) gpu: Option<Box<Work>>,
     /// The buckets that it may open.
     pub(super) keyvalue: Option<Shelved>,
     /// A limit that was reached where a host function could not say so: it ends the invocation at its
@@ -79,6 +82,7 @@ impl Guest {
             sent: 0,
             handed: limits.handed,
             peers: None,
+            gpu: None,
             keyvalue: None,
             stopped: None,
             source: None,

@@ -12,6 +12,7 @@ use wasmtime_wasi::{ResourceTable, WasiView};
 
 use super::Guest;
 use super::files::HasFiles;
+use crate::bindings::crank::gpu::compute;
 use crate::bindings::crank::worker::{events, log, peers};
 use crate::bindings::wasi::keyvalue::{atomics, batch, store};
 use crate::engine::Engine;
@@ -103,6 +104,7 @@ fn link(l: &mut Linker<Guest>, interface: Interface) -> wasmtime::Result<()> {
         Interface::Log => log::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
         Interface::Events => events::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
         Interface::Peers => peers::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
+        Interface::Gpu => compute::add_to_linker::<_, HasSelf<Guest>>(l, |guest| guest),
         Interface::WasiIo => {
             io::error::add_to_linker::<_, Table>(l, |guest| guest.ctx().table)?;
             io::poll::add_to_linker::<_, Table>(l, |guest| guest.ctx().table)?;

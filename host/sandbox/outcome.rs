@@ -55,6 +55,17 @@ pub fn failed(error: &wasmtime::Error, panic: Option<&str>) -> Failure {
                 "what the worker sends does not fit through its network bandwidth in time",
             ),
             Stop::Storage => (Code::StorageLimit, "the worker stored more than it may"),
+            Stop::Lost => {
+                return Failure::new(
+                    Code::Unavailable,
+                    "the GPU was lost; the next call has it again",
+                )
+                .retry_after(RETRY);
+            }
+            Stop::Gpu => (
+                Code::GpuLimit,
+                "the worker asked for more of the GPU than it may have",
+            ),
         };
         return Failure::new(code, message);
     }

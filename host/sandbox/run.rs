@@ -10,6 +10,7 @@ use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
 use super::events::Outlet;
+use super::gpu::Work;
 use super::guest::paced;
 use super::keyvalue::Shelved;
 use super::pace::{Pace, Paced};
@@ -59,6 +60,8 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let shelf = sandbox.shelf.clone();
     guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability));
     guest.source = sandbox.files.clone();
+    let work = |seat| Box::new(Work::new(seat, limits.gpu_memory, deadline));
+    guest.gpu = sandbox.gpu.clone().map(work);
     let mut store = store(&sandbox.engine, guest);
     let began = Instant::now();
     let mut start = Duration::ZERO;
@@ -76,6 +79,12 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         memory_peak: store.data().meter.peak(),
         sent: store.data().sent,
         storage_peak: store.data().storage_peak(),
+        gpu_memory_peak: store.data().gpu.as_ref().map_or(0, |work| work.peak()),
+        gpu: store
+            .data()
+            .gpu
+            .as_ref()
+            .map_or(Duration::ZERO, |work| work.took()),
     };
     let ended = match store.data().stopped {
         Some(stop) => Err(stop.into()),

@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::held::Known;
 use super::{Load, Offered, Refused, Worker, placement, storage, terms};
-use crate::capability::{self, Capability, Required, WorkerId};
+use crate::capability::{self, Capability, EnvProfile, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
+use crate::gpu::{Adapter, Seat};
 use crate::limits::{Handed, Limits};
 use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
 use crate::sandbox::{self, Rates, Sandbox, Shelf};
@@ -29,6 +30,7 @@ const DECLARE: Limits = Limits {
     },
     storage: 0,
     files: 0,
+    gpu_memory: 0,
 };
 
 /// One component on its way to being a worker.
@@ -71,10 +73,16 @@ impl Loading<'_> {
             let declared = capability.constraints.as_ref();
             terms::limits(&self.config.limits, operator, declared, known.machine)
         };
+        let adapters = match wants_gpu(&capabilities, &imports) {
+            true => self.engine.gpus().await,
+            false => &[],
+        };
         if let Some(machine) = known.machine {
+            let found = adapters.iter().filter_map(|adapter| adapter.found.placed());
+            let gpus = machine.gpus.clone().unwrap_or_else(|| found.collect());
             reasons.extend(capabilities.iter().flat_map(|capability| {
                 let limits = limits(capability);
-                placement::refusals(capability, &limits, machine, known.relaxed, &stem)
+                placement::refusals(capability, &limits, machine, &gpus, known.relaxed, &stem)
             }));
         }
         let grants = match granted(
@@ -88,6 +96,12 @@ impl Loading<'_> {
                 reasons.extend(refusals);
                 return Err(refused(reasons));
             }
+        };
+        let gpu = match grants.iter().any(|linked| linked == Interface::Gpu) {
+            true => {
+                Some(seat(adapters, &capabilities, limits).map_err(|lack| refused(vec![lack]))?)
+            }
+            false => None,
         };
         let files = storage::source(self.config, operator, &grants, &capabilities)
             .await
@@ -104,7 +118,8 @@ impl Loading<'_> {
             },
         )
         .map_err(|error| refused(vec![format!("does not link: {error:#}")]))?
-        .with_files(files);
+        .with_files(files)
+        .with_gpu(gpu);
         let sandbox = match self.engine.state() {
             Some(state)
                 if grants
@@ -183,6 +198,41 @@ impl Loading<'_> {
             reasons,
         }
     }
+}
+
+/// Whether the drivers have to be asked.
+fn wants_gpu(capabilities: &[Capability], imports: &[String]) -> bool {
+    let asks = |capability: &Capability| {
+        let given = capability.constraints.as_ref();
+        let asked = given.is_some_and(|given| {
+            given.gpu_count.is_some() || given.gpu_memory_mb.is_some() || given.gpu_type.is_some()
+        });
+        asked || capability.env_profile == Some(EnvProfile::GpuRequired)
+    };
+    let imported = |name: &String| name.starts_with("crank:gpu/");
+    capabilities.iter().any(asks) || imports.iter().any(imported)
+}
+
+/// A place on the best GPU of the kind that is asked for, else on the best there is: where that may not
+/// be, placement has said so.
+fn seat(
+    adapters: &[Adapter],
+    capabilities: &[Capability],
+    limits: impl Fn(&Capability) -> Limits,
+) -> Result<Seat, String> {
+    let asked = capabilities
+        .iter()
+        .find_map(|capability| capability.constraints.as_ref()?.gpu_type);
+    let fits = |adapter: &&Adapter| asked.is_none() || adapter.found.kind == asked;
+    let adapter = adapters.iter().find(fits).or(adapters.first());
+    let adapter = adapter.ok_or_else(|| {
+        "imports crank:gpu/compute, and no driver offers a GPU; install one for Vulkan, then look with `crank gpu`"
+            .to_owned()
+    })?;
+    let kept = capabilities
+        .iter()
+        .map(|capability| limits(capability).gpu_memory);
+    Ok(Seat::new(adapter.clone(), kept.max().unwrap_or_default()))
 }
 
 /// What one capability may open, which its operator has granted.

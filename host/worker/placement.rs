@@ -13,13 +13,14 @@ pub(super) fn refusals(
     capability: &Capability,
     limits: &Limits,
     machine: &Machine,
+    gpus: &[Gpu],
     relaxed: &[Constraint],
     stem: &str,
 ) -> Vec<String> {
     let asked = Asked::new(capability, relaxed);
     let mut lacks = asked.memory(limits, machine);
     lacks.extend(asked.disk(machine));
-    lacks.extend(asked.gpus(machine));
+    lacks.extend(asked.gpus(gpus));
     let line = |(constraint, lack): (Constraint, String)| {
         let (key, name) = (capability.key(), constraint.as_str());
         format!(
@@ -99,14 +100,14 @@ impl Asked {
     }
 
     /// Type and memory say which GPUs will do, the count how many of these there must be.
-    fn gpus(&self, machine: &Machine) -> Vec<Lack> {
-        let there = listed(&machine.gpus);
+    fn gpus(&self, gpus: &[Gpu]) -> Vec<Lack> {
+        let there = listed(gpus);
         let typed = |gpu: &&Gpu| self.gpu_type.is_none_or(|asked| gpu.maker == asked);
         let roomy = |gpu: &&Gpu| {
             self.gpu_memory_mb
                 .is_none_or(|asked| gpu.memory >= ByteCount::mib(asked))
         };
-        let typed = || machine.gpus.iter().filter(typed);
+        let typed = || gpus.iter().filter(typed);
         let fitting = typed().filter(roomy).count();
         let lack = |constraint: Constraint, asked: &dyn Display| {
             let name = constraint.as_str();
@@ -125,7 +126,7 @@ impl Asked {
         if let Some(asked) = self.gpu_count.filter(|asked| fitting < *asked as usize) {
             lacks.push(lack(Constraint::GpuCount, &asked));
         }
-        if self.gpu && machine.gpus.is_empty() {
+        if self.gpu && gpus.is_empty() {
             let asked = EnvProfile::GpuRequired.as_str();
             lacks.push(lack(Constraint::EnvProfile, &asked));
         }

@@ -94,6 +94,9 @@ pub(super) fn limits(
     let storage = declared
         .and_then(|declared| declared.tmp_storage_mb)
         .map(|mb| ByteCount::mib(mb).min(default.max_tmp));
+    let gpu = declared
+        .and_then(|declared| declared.gpu_memory_mb)
+        .map(|mb| ByteCount::mib(mb).min(default.max_gpu));
     Limits {
         memory: machine
             .map_or(memory, |machine| memory.min(machine.budget))
@@ -113,6 +116,7 @@ pub(super) fn limits(
         },
         storage: storage.unwrap_or(default.tmp).get(),
         files: default.tmp_files,
+        gpu_memory: gpu.unwrap_or(default.gpu).get(),
     }
 }
 

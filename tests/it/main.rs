@@ -8,6 +8,7 @@ mod convert;
 mod documents;
 mod events;
 mod fair;
+mod gpu;
 mod hostile;
 mod http;
 mod limits;

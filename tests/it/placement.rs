@@ -28,7 +28,7 @@ fn gpus(gpus: &[(GpuType, u32)]) -> Machine {
         memory: ByteCount::mib(*mb),
     };
     Machine {
-        gpus: gpus.iter().map(gpu).collect(),
+        gpus: Some(gpus.iter().map(gpu).collect()),
         ..machine(1024)
     }
 }
@@ -263,15 +263,12 @@ fn a_weight_is_cut_to_the_operators_ceiling_and_the_operators_own_word_wins() {
     });
 }
 
-/// A directory with a worker that asks for a GPU, one that asks for much of everything else, and a
+/// A directory with a worker that asks for more GPUs than any machine has, one that asks for much of everything else, and a
 /// configuration.
 fn served(toml: &str) -> tempfile::TempDir {
     let dir = dir();
     let wants = |name, constraints| place(&dir, name, &asking(name, constraints).build());
-    wants(
-        "gpu",
-        json!({ "gpu-count": 1, "env-profile": "gpu-required" }),
-    );
+    wants("gpu", json!({ "gpu-count": 1000 }));
     wants(
         "much",
         json!({ "min-memory-mb": 8, "max-memory-mb": 64, "cpu-shares": 2048, "disk-type": "ssd", "max-cpu-ms": 500 }),
@@ -291,7 +288,7 @@ fn check_looks_at_this_machine_only_when_it_is_told_to() {
     assert_eq!(refused(&[]), "[]");
     assert_says(
         &refused(&["--host"]),
-        &["gpu_count is 1", "disk_type is ssd", "hdd"],
+        &["gpu_count is 1000", "disk_type is ssd", "hdd"],
     );
     let (code, ..) = output(&["check", path(&dir), "--host"]);
     assert_eq!(code, 1);
@@ -312,7 +309,7 @@ fn print_host_says_what_there_is_and_where_it_was_read() {
         &[
             "# default, three quarters",
             "disk_type = \"\"  # default",
-            "gpus = []",
+            "gpus = [",
         ],
     );
     assert!(out.lines().all(|line| line.contains("  # ")), "{out}");
@@ -349,7 +346,7 @@ fn workers_lists_every_constraint_with_what_is_declared_in_force_and_used() {
     });
     assert_says(
         &view["refused"][0]["reasons"].to_string(),
-        &["this host has no GPU"],
+        &["gpu_count is 1000, and this host has"],
     );
     let rows = view["workers"][0]["capabilities"][0]["constraints"].as_array();
     let rows = rows.expect("a list");

@@ -119,7 +119,7 @@ pub fn machine(budget_mb: u32) -> Machine {
             from: "this test".to_owned(),
         },
         disk_type: None,
-        gpus: Vec::new(),
+        gpus: Some(Vec::new()),
     }
 }
 

@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 
 /// Files that may say `unsafe`, and why.
-const UNSAFE: [&str; 2] = [
+const UNSAFE: [&str; 3] = [
     // `Component::deserialize`, of code from our own compiler or with our MAC.
     "host/engine/cache.rs",
+    // The driver is asked how much memory its GPU has, which wgpu does not tell.
+    "host/gpu/memory.rs",
     // A global allocator.
     "guests/worker/src/allocator.rs",
 ];
@@ -37,7 +39,7 @@ fn every_file_of_the_host_is_named_by_a_module_list() {
 }
 
 #[test]
-fn only_two_files_are_unsafe() {
+fn only_three_files_are_unsafe() {
     let mut sources = host();
     sources.extend(sources_of("guests"));
     assert_clean(unsafe_code(&sources));

@@ -43,6 +43,7 @@ mod declaration;
 pub mod events;
 mod failure;
 mod function;
+pub mod gpu;
 mod host;
 pub mod peers;
 mod raw;

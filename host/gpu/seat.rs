@@ -1,0 +1,40 @@
+//! A worker's place on a GPU: its device, opened at its first call, and made anew if it is lost.
+
+use tokio::sync::Mutex;
+
+use super::{Adapter, Device, Error, Hidden};
+
+/// One worker's place.
+pub struct Seat {
+    /// The GPU.
+    pub adapter: Adapter,
+    /// Bytes that it may keep there between invocations.
+    kept: u64,
+    device: Mutex<Option<Hidden<Device>>>,
+}
+
+impl Seat {
+    /// A place on a GPU, for a worker that may keep so many bytes there.
+    pub fn new(adapter: Adapter, kept: u64) -> Self {
+        Self {
+            adapter,
+            kept,
+            device: Mutex::new(None),
+        }
+    }
+
+    /// Its device.
+    ///
+    /// # Errors
+    ///
+    /// The driver gives none.
+    pub async fn device(&self) -> Result<Hidden<Device>, Error> {
+        let mut place = self.device.lock().await;
+        if let Some(device) = place.as_ref().filter(|device| !device.is_lost()) {
+            return Ok(device.clone());
+        }
+        let device = Hidden::new(Device::open(&self.adapter, self.kept).await?);
+        *place = Some(device.clone());
+        Ok(device)
+    }
+}

@@ -1,0 +1,300 @@
+//! A guest's shader before any driver sees it: read, bounded, metered.
+//!
+//! Nothing stops a shader once it is submitted, so what it can do at most is known before: its text,
+//! its memory and its steps are capped here, and every loop counts. Pure: no GPU is needed to be sure.
+
+mod fuel;
+mod uniform;
+
+use std::collections::BTreeMap;
+
+use naga::proc::GlobalCtx;
+use naga::valid::{Capabilities, FunctionInfo, ModuleInfo, ValidationFlags, Validator};
+use naga::{
+    AddressSpace, Block, Expression, Function, Module, ShaderStage, Statement, StorageAccess,
+    TypeInner,
+};
+
+pub use fuel::METER_GROUP;
+
+/// The longest shader, in bytes of WGSL.
+pub const TEXT: usize = 64 << 10;
+/// What the variables of one thread, or of one workgroup, may take, in bytes: a private array of
+/// 400 MB made a driver take 9.6 GB.
+const VARIABLES: u64 = 16 << 10;
+/// The largest single value, in bytes.
+const VALUE: u32 = 1 << 10;
+/// What a thread may do between two looks at its fuel, in steps.
+const STEPS: u64 = 1 << 17;
+/// Brackets within brackets: parsers and drivers recurse.
+const NESTING: usize = 64;
+/// The highest slot of a buffer.
+const SLOTS: u32 = 16;
+
+/// A shader that may run: every loop in it counts.
+#[derive(Clone, Debug)]
+pub struct Shader {
+    /// What the driver is given.
+    pub module: Module,
+    /// Threads of one workgroup.
+    pub threads: u64,
+    /// What one thread does between two looks at its fuel, in steps, at most.
+    pub steps: u64,
+    /// How many counters of fuel it has: none without loops.
+    pub counters: u64,
+    /// The buffers that it uses, by slot of group 0.
+    pub slots: BTreeMap<u32, Slot>,
+}
+
+/// A buffer that a shader uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// `var<uniform>`
+    Uniform,
+    /// `var<storage, read>`
+    Read,
+    /// `var<storage, read_write>`
+    Write,
+}
+
+impl Shader {
+    /// Reads WGSL and meters one entry point of it.
+    ///
+    /// # Errors
+    ///
+    /// Why it may not run, for its author.
+    pub fn compile(wgsl: &str, entry: &str) -> Result<Self, String> {
+        if wgsl.len() > TEXT {
+            return Err(format!(
+                "the shader is {} bytes; the most is {TEXT}",
+                wgsl.len()
+            ));
+        }
+        if nesting(wgsl) > NESTING {
+            return Err(format!("brackets are nested deeper than {NESTING}"));
+        }
+        let mut module =
+            naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
+        keep(&mut module, entry)?;
+        let info = validate(&module).map_err(|error| error.emit_to_string(wgsl))?;
+        let slots = slots(&module)?;
+        variables(&module)?;
+        let costs = costs(&module, &info)?;
+        let loops = uniform::check(&module, &info)?;
+        let counters = fuel::meter(&mut module, &loops)?;
+        validate(&module)
+            .map_err(|error| format!("cannot be metered: {}", error.emit_to_string("")))?;
+        let [x, y, z] = module.entry_points[0].workgroup_size.map(u64::from);
+        Ok(Self {
+            module,
+            threads: x * y * z,
+            steps: costs,
+            counters,
+            slots,
+        })
+    }
+
+    /// The most that one dispatch may do, in steps over all threads.
+    pub fn work(&self, workgroups: [u32; 3], fuel: u32) -> u64 {
+        let threads = workgroups.iter().fold(self.threads, |all, &count| {
+            all.saturating_mul(u64::from(count))
+        });
+        let rounds = 1 + self.counters * u64::from(fuel);
+        threads.saturating_mul(self.steps).saturating_mul(rounds)
+    }
+}
+
+/// How deep brackets lie in one another. Angle brackets are left to the parser's own bound.
+fn nesting(wgsl: &str) -> usize {
+    let (mut depth, mut most) = (0_usize, 0);
+    for byte in wgsl.bytes() {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        most = most.max(depth);
+    }
+    most
+}
+
+/// Throws out all that one entry point does not use, and refuses what is not offered.
+fn keep(module: &mut Module, entry: &str) -> Result<(), String> {
+    if !module.overrides.is_empty() {
+        return Err("`override` declarations are not offered; use a constant or a buffer".into());
+    }
+    let names: Vec<&str> = module
+        .entry_points
+        .iter()
+        .map(|at| at.name.as_str())
+        .collect();
+    let known = names.join(", ");
+    module.entry_points.retain(|at| at.name == entry);
+    match module.entry_points.first() {
+        None => return Err(format!("has no entry point `{entry}`, but: {known}")),
+        Some(at) if at.stage != ShaderStage::Compute => {
+            return Err(format!("`{entry}` is not a compute shader"));
+        }
+        Some(_) => {}
+    }
+    naga::compact::compact(module, naga::compact::KeepUnused::No);
+    Ok(())
+}
+
+fn validate(module: &Module) -> Result<ModuleInfo, naga::WithSpan<naga::valid::ValidationError>> {
+    Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(module)
+}
+
+fn slots(module: &Module) -> Result<BTreeMap<u32, Slot>, String> {
+    let mut slots = BTreeMap::new();
+    for (_, global) in module.global_variables.iter() {
+        let name = global.name.as_deref().unwrap_or("a variable");
+        let slot = match global.space {
+            AddressSpace::Private | AddressSpace::WorkGroup => continue,
+            AddressSpace::Uniform => Slot::Uniform,
+            AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => {
+                Slot::Write
+            }
+            AddressSpace::Storage { .. } => Slot::Read,
+            _ => {
+                return Err(format!(
+                    "`{name}`: only buffers are offered, no textures or samplers"
+                ));
+            }
+        };
+        let binding = global.binding.as_ref();
+        let at = binding.filter(|at| at.group == 0 && at.binding < SLOTS);
+        let Some(at) = at else {
+            return Err(format!(
+                "`{name}`: buffers lie in group 0, in slots below {SLOTS}"
+            ));
+        };
+        if slots.insert(at.binding, slot).is_some() {
+            return Err(format!("slot {} is used twice", at.binding));
+        }
+    }
+    Ok(slots)
+}
+
+/// What a thread and what a workgroup keep.
+fn variables(module: &Module) -> Result<(), String> {
+    let size = |ty| u64::from(size(module, &module.types[ty].inner));
+    let mut private = 0_u64;
+    let mut workgroup = 0_u64;
+    for (_, global) in module.global_variables.iter() {
+        match global.space {
+            AddressSpace::Private => private += size(global.ty),
+            AddressSpace::WorkGroup => workgroup += size(global.ty),
+            _ => {}
+        }
+    }
+    for function in functions(module) {
+        private += function
+            .local_variables
+            .iter()
+            .map(|(_, local)| size(local.ty))
+            .sum::<u64>();
+    }
+    for (what, bytes) in [("a thread", private), ("a workgroup", workgroup)] {
+        if bytes > VARIABLES {
+            return Err(format!(
+                "the variables of {what} take {bytes} bytes; the most is {VARIABLES}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// All functions, the entry point last; who is called comes before who calls.
+fn functions(module: &Module) -> impl Iterator<Item = &Function> {
+    let own = module.functions.iter().map(|(_, function)| function);
+    own.chain(module.entry_points.iter().map(|entry| &entry.function))
+}
+
+fn size(module: &Module, inner: &TypeInner) -> u32 {
+    let context = GlobalCtx {
+        types: &module.types,
+        constants: &module.constants,
+        overrides: &module.overrides,
+        global_expressions: &module.global_expressions,
+    };
+    inner.try_size(context).unwrap_or(u32::MAX)
+}
+
+/// The steps of the entry point, with those of all that it calls.
+fn costs(module: &Module, info: &ModuleInfo) -> Result<u64, String> {
+    let mut of = BTreeMap::new();
+    for (handle, function) in module.functions.iter() {
+        let steps = body(module, &info[handle], function, &of)?;
+        of.insert(handle, steps);
+    }
+    body(
+        module,
+        info.get_entry_point(0),
+        &module.entry_points[0].function,
+        &of,
+    )
+}
+
+fn body(
+    module: &Module,
+    info: &FunctionInfo,
+    function: &Function,
+    of: &BTreeMap<naga::Handle<Function>, u64>,
+) -> Result<u64, String> {
+    let mut steps = 1_u64;
+    // Counted once each: what a loop repeats is paid for in fuel.
+    for (handle, expression) in function.expressions.iter() {
+        let bytes = size(module, info[handle].ty.inner_with(&module.types));
+        if bytes > VALUE {
+            return Err(format!(
+                "a value of {bytes} bytes; the most is {VALUE}: read arrays by their elements"
+            ));
+        }
+        let weight = match expression {
+            Expression::Math { .. } => 8,
+            _ => 1,
+        };
+        steps = steps.saturating_add(weight * u64::from(1 + bytes / 16));
+    }
+    walk(&function.body, &mut |statement| {
+        let own = match statement {
+            Statement::Call { function, .. } => of.get(function).copied().unwrap_or(STEPS),
+            _ => 1,
+        };
+        steps = steps.saturating_add(own);
+    });
+    if steps > STEPS {
+        let name = function.name.as_deref().unwrap_or("the entry point");
+        return Err(format!(
+            "`{name}` with all that it calls is longer than {STEPS} steps"
+        ));
+    }
+    Ok(steps)
+}
+
+/// Calls back for every statement, those in blocks too.
+fn walk(block: &Block, each: &mut impl FnMut(&Statement)) {
+    for statement in block {
+        each(statement);
+        for inner in blocks(statement) {
+            walk(inner, each);
+        }
+    }
+}
+
+/// The blocks in a statement.
+fn blocks(statement: &Statement) -> Vec<&Block> {
+    match statement {
+        Statement::Block(block) => vec![block],
+        Statement::If { accept, reject, .. } => vec![accept, reject],
+        Statement::Switch { cases, .. } => cases.iter().map(|case| &case.body).collect(),
+        Statement::Loop {
+            body, continuing, ..
+        } => vec![body, continuing],
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use super::*;
+
+fn shader(body: &str) -> String {
+    format!(
+        "@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+         @group(0) @binding(1) var<storage, read> input: array<u32>;
+         @group(0) @binding(2) var<uniform> n: u32;
+         var<workgroup> tile: array<u32, 64>;
+         @compute @workgroup_size(64)
+         fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(workgroup_id) group: vec3<u32>,
+                 @builtin(local_invocation_index) me: u32) {{ {body} }}"
+    )
+}
+
+fn compile(body: &str) -> Result<Shader, String> {
+    Shader::compile(&shader(body), "main")
+}
+
+#[test]
+fn loops_have_a_counter_and_straight_code_has_none() {
+    assert_eq!(compile("out[id.x] = input[id.x] + n;").unwrap().counters, 0);
+    let shared =
+        compile("var s = 0u; for (var i = 0u; i < n; i++) { s += input[i]; } out[id.x] = s;");
+    assert_eq!(shared.unwrap().counters, 1);
+    let both = compile(
+        "var s = 0u; for (var i = 0u; i < n; i++) { s += 1u; }
+         for (var i = 0u; i < me; i++) { s += 1u; } out[id.x] = s;",
+    );
+    assert_eq!(both.unwrap().counters, 2);
+}
+
+#[test]
+fn a_barrier_is_fine_where_all_threads_come() {
+    for body in [
+        "tile[me] = input[id.x]; workgroupBarrier(); out[id.x] = tile[63u - me];",
+        "for (var i = 0u; i < n; i++) { tile[me] = input[id.x + i]; workgroupBarrier(); out[id.x] += tile[0]; workgroupBarrier(); }",
+        "if (group.x == 0u) { workgroupBarrier(); } out[id.x] = 1u;",
+        "if (n > 3u) { return; } workgroupBarrier(); out[id.x] = 1u;",
+        "for (var i = 0u; i < me; i++) { out[id.x] += 1u; } workgroupBarrier(); out[id.x] += tile[0];",
+        "var i = 0u; loop { if (i >= input[0]) { break; } workgroupBarrier(); i++; } out[id.x] = i;",
+    ] {
+        let compiled = compile(body);
+        assert!(compiled.is_ok(), "{body}: {}", compiled.unwrap_err());
+    }
+}
+
+#[test]
+fn a_barrier_that_some_threads_miss_is_refused() {
+    for body in [
+        "if (me == 0u) { workgroupBarrier(); } out[id.x] = 1u;",
+        "if (me == 0u) { return; } workgroupBarrier(); out[id.x] = 1u;",
+        "for (var i = 0u; i < me; i++) { workgroupBarrier(); } out[id.x] = 1u;",
+        "for (var i = 0u; i < n; i++) { if (out[0] == i) { break; } workgroupBarrier(); } out[id.x] = 1u;",
+        "for (var i = 0u; i < n; i++) { if (me == i) { continue; } workgroupBarrier(); } out[id.x] = 1u;",
+        "var k = 0u; if (me > 3u) { k = 1u; } if (k == 0u) { workgroupBarrier(); } out[id.x] = 1u;",
+        "var k = 0u; for (var i = 0u; i < me; i++) { k += 1u; } for (var i = 0u; i < k; i++) { workgroupBarrier(); } out[id.x] = k;",
+        "switch (me) { case 1u: { workgroupBarrier(); } default: {} } out[id.x] = 1u;",
+        "var i = 0u; loop { workgroupBarrier(); i++; continuing { break if i > me; } } out[id.x] = i;",
+        "loop { if (me == 1u) { return; } workgroupBarrier(); if (n > 2u) { break; } } out[id.x] = 1u;",
+    ] {
+        assert!(compile(body).is_err(), "{body}");
+    }
+}
+
+#[test]
+fn what_is_too_large_is_refused_and_says_why() {
+    let calls: String = (1..40)
+        .map(|at| {
+            format!(
+                "fn f{at}(x: u32) -> u32 {{ return f{0}(x) + f{0}(x + 1u); }}",
+                at - 1
+            )
+        })
+        .collect();
+    let tree = format!("fn f0(x: u32) -> u32 {{ return x; }} {calls}");
+    let deep = format!("out[0] = {}1u{};", "(".repeat(20_000), ")".repeat(20_000));
+    let angles = format!(
+        "var x: {}u32{};",
+        "array<".repeat(5_000),
+        ",1>".repeat(5_000)
+    );
+    for (text, why) in [
+        (shader("var a: array<u32, 100000000>; out[0] = a[me];"), "variables of a thread"),
+        (shader("let a = array<u32, 5000>(); out[0] = a[3];"), "a value of"),
+        (shader(&deep), "nested"),
+        (shader(&angles), ""),
+        (shader("out[0] = 1u;") + &" ".repeat(TEXT), "bytes"),
+        (format!("{tree}{}", shader("out[0] = f39(1u);")), "longer than"),
+        (shader("").replace("array<u32, 64>", "array<u32, 20000>").replace("{  }", "{ tile[me] = 1u; }"), "workgroup"),
+        (shader("").replace("fn main", "fn other"), "entry point"),
+        ("@fragment fn main() {}".to_owned(), "compute"),
+        ("override n: u32; @compute @workgroup_size(1) fn main() {}".to_owned(), "override"),
+        ("@group(3) @binding(0) var<storage, read_write> o: array<u32>; @compute @workgroup_size(1) fn main() { o[0] = 1u; }".to_owned(), "group 0"),
+        ("fn {".to_owned(), "expected"),
+    ] {
+        let error = Shader::compile(&text, "main").expect_err(why);
+        assert!(error.contains(why), "{why}: {error}");
+    }
+}
+
+#[test]
+fn work_is_threads_times_steps_times_fuel() {
+    let plain = compile("out[id.x] = 1u;").unwrap();
+    assert_eq!(plain.work([2, 3, 4], 1_000), 24 * 64 * plain.steps);
+    let looped = compile("loop { if (out[me] == 3u) { break; } }").unwrap();
+    assert_eq!(looped.work([1, 1, 1], 9), 64 * looped.steps * 10);
+    assert_eq!(looped.work([u32::MAX; 3], u32::MAX), u64::MAX);
+}

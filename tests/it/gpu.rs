@@ -1,0 +1,301 @@
+//! GPU work by a guest, on whatever GPU there is: Mesa's software driver will do. Where no driver is
+//! installed these tests say so and are no use; `CRANK_TEST_GPU=1` makes that a failure.
+
+use std::sync::Arc;
+
+use crank::error::Code;
+use crank::gpu::Adapter;
+use crank::router::Router;
+use serde_json::{Value, json};
+
+use crate::support::{self, code, done, failure, guest, router, run};
+
+/// A router to the worker that does what it is told, if there is a GPU.
+async fn lab() -> Option<Arc<Router>> {
+    if Adapter::find().is_empty() {
+        assert!(
+            std::env::var_os("CRANK_TEST_GPU").is_none(),
+            "no driver offers a GPU"
+        );
+        println!("not run: no driver offers a GPU");
+        return None;
+    }
+    Some(router(vec![guest("gpu-lab")], "").await)
+}
+
+fn shader(body: &str) -> String {
+    format!(
+        "@group(0) @binding(0) var<storage, read> input: array<u32>;
+         @group(0) @binding(1) var<storage, read_write> out: array<u32>;
+         var<workgroup> tile: array<u32, 64>;
+         @compute @workgroup_size(64)
+         fn main(@builtin(global_invocation_id) id: vec3<u32>, @builtin(local_invocation_index) me: u32) {{
+             let n = arrayLength(&input);
+             {body}
+             out[id.x] = out[id.x] + 0u * input[0] * tile[0];
+         }}"
+    )
+}
+
+/// One dispatch over 64 threads, and what they wrote.
+fn program(body: &str, fuel: u32) -> Value {
+    json!({
+        "buffers": [{"words": (0..64).collect::<Vec<u32>>()}, {"size": 256}],
+        "shaders": [shader(body)],
+        "dispatches": [{"bind": [[0, 0], [1, 1]], "groups": [1, 1, 1], "fuel": fuel}],
+        "read": [[1, 0, 256]],
+    })
+}
+
+async fn words(lab: &Router, program: &Value) -> Vec<u32> {
+    let answer = done(lab, "gpu:run", &program.to_string()).await;
+    serde_json::from_value(answer["words"][0].clone()).expect("numbers")
+}
+
+/// The next inference is right, whatever came before.
+async fn still_right(lab: &Router) {
+    let sum = program(
+        "var s = 0u; for (var i = 0u; i < n; i++) { s += input[i]; } out[id.x] = s;",
+        65,
+    );
+    assert_eq!(words(lab, &sum).await, [2016; 64]);
+}
+
+#[test]
+fn what_a_shader_computes_comes_back() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let double = program("out[id.x] = 2u * input[id.x];", 0);
+        let doubled: Vec<u32> = (0..64).map(|word| 2 * word).collect();
+        assert_eq!(words(&lab, &double).await, doubled);
+        still_right(&lab).await;
+        let tile = program(
+            "tile[me] = input[me]; workgroupBarrier(); out[id.x] = tile[63u - me];",
+            0,
+        );
+        assert_eq!(
+            words(&lab, &tile).await,
+            (0..64).rev().collect::<Vec<u32>>()
+        );
+        let snapshot = lab.registry().snapshot();
+        assert_eq!(snapshot.workers()[0].observed().gpu_memory_peak, 512);
+    });
+}
+
+/// Shaders that would not end, or not well: each ends as it should, and the next one is right.
+#[test]
+fn a_shader_that_means_harm_ends_with_its_code() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let endless = [
+            "loop { if (input[1] == 7u) { break; } }",
+            "for (var i = 0u; i < 100000u; i++) { for (var j = 0u; j < 100000u; j++) { out[me] += 1u; } }",
+            "for (var i = 0u; i < 4000000000u; i++) { tile[me] = i; workgroupBarrier(); }",
+            "var i = me; while (i != 1000000u) { i = i * 3u + 1u; }",
+        ];
+        for body in endless {
+            assert_eq!(
+                code(&lab, "gpu:run", &program(body, 5_000).to_string()).await,
+                Code::GpuLimit,
+                "{body}"
+            );
+            still_right(&lab).await;
+        }
+        let refused = [
+            (
+                "var a: array<u32, 100000000>; out[0] = a[me];",
+                "variables of a thread",
+            ),
+            ("let a = array<u32, 5000>(); out[0] = a[me];", "a value of"),
+            ("if (me == 0u) { workgroupBarrier(); }", "barrier"),
+            ("out[0] = undefined;", "no definition"),
+        ];
+        for (body, why) in refused {
+            let failure = failure(&lab, "gpu:run", &program(body, 9).to_string()).await;
+            assert_eq!(
+                (failure.code, failure.worker_code.as_deref()),
+                (Code::WorkerFailed, Some("gpu-invalid"))
+            );
+            assert!(failure.message.contains(why), "{why}: {}", failure.message);
+        }
+        let mut deep = program("", 0);
+        deep["shaders"][0] = shader(&format!(
+            "out[0] = {}1u{};",
+            "(".repeat(20_000),
+            ")".repeat(20_000)
+        ))
+        .into();
+        assert!(
+            failure(&lab, "gpu:run", &deep.to_string())
+                .await
+                .message
+                .contains("nested")
+        );
+        let calls: String = (1..31)
+            .map(|at| {
+                format!(
+                    "fn f{at}(x: u32) -> u32 {{ return f{0}(x) + f{0}(x + 1u); }}",
+                    at - 1
+                )
+            })
+            .collect();
+        let mut tree = program("", 0);
+        tree["shaders"][0] = format!(
+            "fn f0(x: u32) -> u32 {{ return x; }} {calls} {}",
+            shader("out[0] = f30(1u);")
+        )
+        .into();
+        assert!(
+            failure(&lab, "gpu:run", &tree.to_string())
+                .await
+                .message
+                .contains("longer than")
+        );
+        still_right(&lab).await;
+    });
+}
+
+/// Grids, sizes, slots and offsets that cannot be, or cost too much.
+#[test]
+fn what_is_asked_of_the_gpu_is_bounded() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut program = program("out[id.x] = 1u;", 0);
+            change(&mut program);
+            program.to_string()
+        };
+        // More work than fits into the time.
+        let grid = with(&|p| p["dispatches"][0]["groups"] = json!([65535, 65535, 65535]));
+        assert_eq!(code(&lab, "gpu:run", &grid).await, Code::GpuLimit);
+        let many = with(&|p| p["buffers"] = vec![json!({"size": 8 << 20}); 9].into());
+        assert_eq!(code(&lab, "gpu:run", &many).await, Code::GpuLimit);
+        let pipelines = with(&|p| {
+            p["shaders"] = (0..1000)
+                .map(|at| shader(&format!("out[id.x] = {at}u;")))
+                .collect();
+        });
+        assert_eq!(code(&lab, "gpu:run", &pipelines).await, Code::GpuLimit);
+        let invalid: [(&dyn Fn(&mut Value), &str); 9] = [
+            (&|p| p["buffers"][1] = json!({"size": 1}), "multiple of 4"),
+            (
+                &|p| p["dispatches"][0]["groups"] = json!([0, 1, 1]),
+                "workgroups",
+            ),
+            (
+                &|p| p["dispatches"][0]["groups"] = json!([70_000, 1, 1]),
+                "workgroups",
+            ),
+            (&|p| p["dispatches"][0]["fuel"] = json!(u32::MAX), "fuel"),
+            (&|p| p["dispatches"][0]["bind"] = json!([[0, 0]]), "slots"),
+            (
+                &|p| p["dispatches"][0]["bind"] = json!([[0, 1], [1, 1]]),
+                "read and written",
+            ),
+            (
+                &|p| p["buffers"][1] = json!({"words": vec![0; 64], "keep": true}),
+                "kept",
+            ),
+            (&|p| p["read"] = json!([[1, 252, 8]]), "inside"),
+            (&|p| p["read"] = json!([[1, u64::MAX - 3, 4]]), "inside"),
+        ];
+        for (change, why) in invalid {
+            let failure = failure(&lab, "gpu:run", &with(change)).await;
+            assert_eq!(
+                failure.code,
+                Code::WorkerFailed,
+                "{why}: {}",
+                failure.message
+            );
+            assert!(failure.message.contains(why), "{why}: {}", failure.message);
+        }
+        // Larger than any quota: the quota comes first.
+        let huge = with(&|p| p["buffers"][1] = json!({"size": u64::MAX}));
+        assert_eq!(code(&lab, "gpu:run", &huge).await, Code::GpuLimit);
+        still_right(&lab).await;
+    });
+}
+
+/// Reads and writes beyond a buffer stay inside of it, and nothing of another invocation is ever seen.
+#[test]
+fn nobody_sees_what_another_wrote() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let wild = program(
+            "out[id.x + 1000000u] = 7u; out[id.x] = input[id.x + 1000000u];",
+            0,
+        );
+        assert!(words(&lab, &wild).await.iter().all(|word| *word < 64));
+        let secret = json!({
+            "buffers": [{"words": vec![0xdead_beef_u32; 100_000]}, {"size": 400_000}],
+            "shaders": [shader("out[id.x] = 0xdeadbeefu; tile[me] = 0xdeadbeefu;")],
+            "dispatches": [{"bind": [[0, 0], [1, 1]], "groups": [1000, 1, 1], "fuel": 0}],
+            "read": [[1, 0, 4]],
+        });
+        // What is fresh is zero: in buffers, in a workgroup's memory and in a thread's.
+        let look = json!({
+            "buffers": [{"size": 400_000}, {"size": 400_000}],
+            "shaders": [shader("var own: array<u32, 64>; out[id.x] = out[id.x] + tile[me] + own[me] + input[id.x];")],
+            "dispatches": [{"bind": [[0, 0], [1, 1]], "groups": [1000, 1, 1], "fuel": 0}],
+            "read": [[1, 0, 400_000]],
+        });
+        for _ in 0..10 {
+            assert_eq!(words(&lab, &secret).await, [0xdead_beef]);
+            assert!(words(&lab, &look).await.iter().all(|word| *word == 0));
+        }
+    });
+}
+
+#[test]
+fn what_a_dead_invocation_held_on_the_gpu_is_given_back() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let resident = || {
+            let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+            let line = status
+                .lines()
+                .find(|line| line.starts_with("VmRSS"))
+                .expect("a field");
+            line.split_whitespace()
+                .nth(1)
+                .and_then(|kib| kib.parse::<u64>().ok())
+                .expect("a number")
+        };
+        let mut held = program("out[id.x] = 1u;", 0);
+        held["trap"] = json!(true);
+        held["buffers"] = json!([{"words": [1]}, {"size": 256}, {"size": 60 << 20, "words": [1], "at": (60 << 20) - 4}]);
+        let held = held.to_string();
+        let die = async |times| {
+            for _ in 0..times {
+                assert_eq!(code(&lab, "gpu:run", &held).await, Code::Trapped);
+            }
+        };
+        die(20).await;
+        let before = resident();
+        die(100).await;
+        let after = resident();
+        println!("resident before {before} KiB, after {after} KiB");
+        assert!(after < before + (100 << 10), "{before} {after}");
+        still_right(&lab).await;
+    });
+}
+
+#[test]
+fn what_the_operator_denies_gets_no_gpu() {
+    run(async {
+        // The lab declares it; the operator may deny it all the same.
+        let snapshot = support::load(
+            vec![guest("gpu-lab")],
+            "[workers.gpu-lab]\ndeny = [\"crank:gpu/compute\"]",
+        )
+        .await;
+        let [refused] = snapshot.refused() else {
+            panic!("it serves")
+        };
+        assert!(
+            refused.reasons.join(" ").contains("denies"),
+            "{:?}",
+            refused.reasons
+        );
+    });
+}
