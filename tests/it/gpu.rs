@@ -176,7 +176,8 @@ fn what_is_asked_of_the_gpu_is_bounded() {
                 .collect();
         });
         assert_eq!(code(&lab, "gpu:run", &pipelines).await, Code::GpuLimit);
-        let invalid: [(&dyn Fn(&mut Value), &str); 9] = [
+        type Change<'a> = &'a dyn Fn(&mut Value);
+        let invalid: [(Change<'_>, &str); 9] = [
             (&|p| p["buffers"][1] = json!({"size": 1}), "multiple of 4"),
             (
                 &|p| p["dispatches"][0]["groups"] = json!([0, 1, 1]),
