@@ -28,6 +28,10 @@ const VALUE: u32 = 1 << 10;
 const STEPS: u64 = 1 << 17;
 /// Brackets within brackets: parsers and drivers recurse.
 const NESTING: usize = 64;
+/// Operators of one statement.
+const OPERATORS: usize = 400;
+/// How often `else` may stand in a shader.
+const ELSES: usize = 250;
 /// The highest slot of a buffer.
 const SLOTS: u32 = 16;
 
@@ -70,9 +74,7 @@ impl Shader {
                 wgsl.len()
             ));
         }
-        if nesting(wgsl) > NESTING {
-            return Err(format!("brackets are nested deeper than {NESTING}"));
-        }
+        depths(wgsl)?;
         let mut module =
             naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
         keep(&mut module, entry)?;
@@ -104,18 +106,62 @@ impl Shader {
     }
 }
 
-/// How deep brackets lie in one another. Angle brackets are left to the parser's own bound.
-fn nesting(wgsl: &str) -> usize {
-    let (mut depth, mut most) = (0_usize, 0);
-    for byte in wgsl.bytes() {
+/// Refuses what a parser would go too deep for: it recurses, and a stack that ends takes the host along.
+/// Brackets lie in brackets, operators of one statement in each other, each `else if` in the one before.
+fn depths(wgsl: &str) -> Result<(), String> {
+    let text = without_comments(wgsl);
+    let (mut brackets, mut operators) = (0_usize, 0);
+    for byte in text.bytes() {
         match byte {
-            b'(' | b'[' | b'{' => depth += 1,
-            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
-            _ => continue,
+            b'(' | b'[' | b'{' => brackets += 1,
+            b')' | b']' | b'}' => brackets = brackets.saturating_sub(1),
+            byte if br"+-*/%&|^!~<>=.".contains(&byte) => operators += 1,
+            _ => {}
         }
-        most = most.max(depth);
+        if matches!(byte, b';' | b'{' | b'}') {
+            operators = 0;
+        }
+        if brackets > NESTING {
+            return Err(format!("brackets are nested deeper than {NESTING}"));
+        }
+        if operators > OPERATORS {
+            return Err(format!(
+                "a statement has more than {OPERATORS} operators; make it several"
+            ));
+        }
     }
-    most
+    if text.matches("else").count() > ELSES {
+        return Err(format!("`else` stands there more than {ELSES} times"));
+    }
+    Ok(())
+}
+
+/// The text without `//` to the end of a line and `/* */`, which may be nested (WGSL, section 3.3).
+fn without_comments(wgsl: &str) -> String {
+    let mut text = String::with_capacity(wgsl.len());
+    let mut rest = wgsl;
+    let mut depth = 0_usize;
+    while let Some(next) = rest.chars().next() {
+        let skipped = if rest.starts_with("/*") {
+            depth += 1;
+            2
+        } else if depth > 0 && rest.starts_with("*/") {
+            depth -= 1;
+            2
+        } else if depth == 0 && rest.starts_with("//") {
+            rest.find([
+                '\n', '\u{b}', '\u{c}', '\r', '\u{85}', '\u{2028}', '\u{2029}',
+            ])
+            .unwrap_or(rest.len())
+        } else {
+            if depth == 0 {
+                text.push(next);
+            }
+            next.len_utf8()
+        };
+        rest = rest.get(skipped..).unwrap_or_default();
+    }
+    text
 }
 
 /// Throws out all that one entry point does not use, and refuses what is not offered.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio::task::JoinError;
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView;
@@ -15,6 +16,8 @@ use crate::limits::{Budget, Held, Stop};
 
 /// Pipelines that one invocation may compile: each takes a driver's time and memory.
 const PIPELINES: usize = 64;
+/// The stack of a thread that compiles: naga and drivers recurse over what they read.
+const STACK: usize = 64 << 20;
 /// What a handle takes in the host and in the driver, in bytes.
 const HANDLE: u64 = 4 << 10;
 
@@ -244,8 +247,18 @@ impl compute::HostPipeline for Guest {
         if work.pipelines > PIPELINES {
             return Err(Stop::Gpu.into());
         }
-        let compiled = tokio::task::spawn_blocking(move || device.pipeline(&wgsl, &entry)).await;
-        Ok(match joined(compiled)? {
+        let (done, compiled) = oneshot::channel();
+        let compile = move || {
+            // Whoever asked may be gone.
+            let _ = done.send(device.pipeline(&wgsl, &entry));
+        };
+        std::thread::Builder::new()
+            .name("crank-shader".to_owned())
+            .stack_size(STACK)
+            .spawn(compile)
+            .map_err(|_| Stop::Lost)?;
+        let compiled = compiled.await.unwrap_or(Err(Error::Lost));
+        Ok(match told(compiled)? {
             Ok(pipeline) => Ok(self.entry(pipeline)?),
             Err(error) => Err(error),
         })

@@ -155,6 +155,32 @@ fn a_shader_that_means_harm_ends_with_its_code() {
     });
 }
 
+/// Parsers and drivers recurse, and a stack that ends would take the host along.
+#[test]
+fn a_shader_as_deep_as_may_be_runs_and_a_deeper_one_is_refused() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        for (start, step, end, times) in [
+            ("out[0] = ", "~", "1u;", 395),
+            ("out[0] = u32(", "!", "true);", 390),
+            ("out[0] = input[0]", " + input[1]", ";", 390),
+            ("out[0] = ", "*&", "input[0];", 190),
+            ("if (me == 70u", " || me == 71u", ") { }", 90),
+            ("if (me == 70u) { }", " else if (me == 71u) { }", "", 249),
+        ] {
+            let shader = |times| program(&format!("{start}{}{end}", step.repeat(times)), 0);
+            words(&lab, &shader(times)).await;
+            let failure = failure(&lab, "gpu:run", &shader(2500).to_string()).await;
+            assert_eq!(
+                failure.worker_code.as_deref(),
+                Some("gpu-invalid"),
+                "{step}"
+            );
+        }
+        still_right(&lab).await;
+    });
+}
+
 /// Grids, sizes, slots and offsets that cannot be, or cost too much.
 #[test]
 fn what_is_asked_of_the_gpu_is_bounded() {
