@@ -1,8 +1,8 @@
 //! Overload: what a host still does when four times as much is asked of it as it can do.
 //!
-//!     cargo bench --bench overload [-- SECONDS]
+//!     cargo bench --bench overload [-- SECONDS [MILLISECONDS]]
 //!
-//! One worker that computes for some milliseconds, called over HTTP, in one run: its capacity (closed
+//! One worker that computes for some milliseconds (4, if none are given), called over HTTP, in one run: its capacity (closed
 //! loop), the latency of an idle host, four times the capacity (open loop: who is not answered does not
 //! slow down who comes next), the latency again one second after the last call of the burst, and the
 //! capacity again; three rounds. Calls of two capabilities come mixed, one bids more than the other. The
@@ -31,8 +31,8 @@ use serde_json::{Value, json};
 
 /// The argument that makes this program the generator.
 const GENERATE: &str = "--generate";
-/// Turns of the worker's loop: some milliseconds of CPU time.
-const TURNS: u32 = 4_000_000;
+/// Turns of the worker's loop in a millisecond, about.
+const TURNS: u32 = 1_000_000;
 /// How much of the capacity the burst asks for.
 const OVERLOAD: f64 = 4.0;
 /// The part of the calls that bids more.
@@ -58,12 +58,14 @@ fn main() -> ExitCode {
     {
         pin(own);
     }
-    let result = measure(seconds, cores[0]);
+    let work = arguments.next();
+    let work = work.map_or(4, |text| text.parse().expect("milliseconds of work"));
+    let result = measure(seconds, work, cores[0]);
     report(&result, cores.len())
 }
 
 /// Serves the worker, lets the generator call it, and returns what that saw.
-fn measure(seconds: u64, core: usize) -> Value {
+fn measure(seconds: u64, work: u32, core: usize) -> Value {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(engine::threads())
         .enable_all()
@@ -74,7 +76,7 @@ fn measure(seconds: u64, core: usize) -> Value {
     let settings = Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"));
     let engine = Engine::new(settings, Some(dir.path())).expect("an engine");
     let file = dir.path().join("compute.wasm");
-    std::fs::write(&file, worker()).expect("a file");
+    std::fs::write(&file, worker(work)).expect("a file");
     let snapshot = runtime.block_on(Snapshot::load(&engine, &config, vec![file]));
     assert_eq!(snapshot.workers().len(), 1, "{:?}", snapshot.refused());
     let admission = Admission::new(config.limits.concurrency, || false);
@@ -111,7 +113,8 @@ fn measure(seconds: u64, core: usize) -> Value {
 }
 
 /// `misbehave:cheap` and `misbehave:dear`: the same work, another bid.
-fn worker() -> Vec<u8> {
+fn worker(work: u32) -> Vec<u8> {
+    let turns = work.saturating_mul(TURNS);
     let mut offered = ["cheap", "dear"].map(capability);
     offered[0]["slo-bid"] = json!(1.0);
     offered[1]["slo-bid"] = json!(10.0);
@@ -120,7 +123,7 @@ fn worker() -> Vec<u8> {
     wat.handle = format!(
         "(loop $again
             (global.set $n (i32.add (global.get $n) (i32.const 1)))
-            (br_if $again (i32.lt_u (global.get $n) (i32.const {TURNS}))))"
+            (br_if $again (i32.lt_u (global.get $n) (i32.const {turns}))))"
     );
     wat.build()
 }
