@@ -59,6 +59,10 @@ impl Settings {
     }
 }
 
+/// What reading a shader may cost: CPU time, and bytes of memory.
+const SHADER_CPU: Duration = Duration::from_secs(2);
+const SHADER_MEMORY: u64 = 256 << 20;
+
 /// Threads that a runtime needs for this engine's guests: more than there are tokens to compute, so
 /// that one is left for short calls and for the host itself.
 pub fn threads() -> usize {
@@ -204,6 +208,22 @@ impl Engine {
     /// Keeps epochs advancing, one every [`TICK`], as long as the guard lives: while a guest is polled.
     pub fn running(&self) -> Running {
         self.ticker.running()
+    }
+
+    /// Makes sure that a shader may be read in this process: a text of fifty bytes can stand for
+    /// gigabytes of constants. A child process, bounded, reads it first.
+    ///
+    /// # Errors
+    ///
+    /// Reading it costs more than it may.
+    pub async fn read_shader(&self, wgsl: &str, entry: &str) -> Result<(), CompileError> {
+        let reader = Compiler {
+            cpu: SHADER_CPU,
+            memory: SHADER_MEMORY,
+            ..(*self.compiler).clone()
+        };
+        let wgsl = Bytes::copy_from_slice(wgsl.as_bytes());
+        reader.read_shader(wgsl, entry).await
     }
 
     /// Makes a component ready to run: from the cache where it holds this very component for this

@@ -107,6 +107,14 @@ impl Found {
         }
     }
 
+    /// Threads that it needs to be at its rate: fewer take as long as these.
+    fn parallel(&self) -> u64 {
+        match self.kind {
+            Some(GpuType::Software) => 32,
+            _ => 1 << 16,
+        }
+    }
+
     /// Who made it, as a worker can ask for it.
     pub fn maker(&self) -> &'static str {
         self.kind.map_or("other", GpuType::as_str)
@@ -119,6 +127,15 @@ impl Found {
             memory: ByteCount::bytes(self.memory),
         })
     }
+}
+
+/// Reads a shader and throws the result away.
+///
+/// # Errors
+///
+/// Why it may not run, for its author.
+pub fn read(wgsl: &str, entry: &str) -> Result<(), String> {
+    shader::Shader::compile(wgsl, entry).map(drop)
 }
 
 impl Adapter {

@@ -13,10 +13,13 @@ pub struct Compile {
     cpu: u64,
     /// Memory, in bytes
     memory: u64,
+    /// Read a shader with this entry point instead
+    #[arg(long)]
+    shader: Option<String>,
 }
 
 impl Compile {
     pub fn run(self) -> ExitCode {
-        engine::compile(self.cpu, self.memory)
+        engine::compile(self.cpu, self.memory, self.shader.as_deref())
     }
 }

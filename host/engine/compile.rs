@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
 use super::CompileError;
+use crate::gpu;
 
 /// The hidden command of the program that compiles.
 pub const COMMAND: &str = "compile";
@@ -53,22 +54,37 @@ pub struct Compiler {
 impl Compiler {
     /// Compiles a component. Dropping the future kills the child.
     pub(super) async fn compile(&self, component: Bytes) -> Result<Vec<u8>, CompileError> {
-        let mut child = self.start().map_err(|error| {
-            CompileError::Refused(format!("cannot be compiled: no compiler starts: {error}"))
-        })?;
+        self.run(component, None).await
+    }
+
+    /// Reads a shader as the host will read it again, and throws the result away: what it costs to read
+    /// is not known before. One that is refused is none that costs too much.
+    pub(super) async fn read_shader(&self, wgsl: Bytes, entry: &str) -> Result<(), CompileError> {
+        match self.run(wgsl, Some(entry)).await {
+            Ok(_) | Err(CompileError::Refused(_)) => Ok(()),
+            Err(costly) => Err(costly),
+        }
+    }
+
+    async fn run(&self, input: Bytes, shader: Option<&str>) -> Result<Vec<u8>, CompileError> {
+        let mut child = self
+            .start(shader)
+            .map_err(|error| CompileError::Died(format!("no compiler starts: {error}")))?;
         let wall = self.cpu.saturating_mul(PATIENCE);
-        let ended = tokio::time::timeout(wall, self.converse(&mut child, component)).await;
+        let ended = tokio::time::timeout(wall, self.converse(&mut child, input)).await;
         // It has ended already, but for one that is over its time or closed its end too early.
         let _ = child.kill().await;
         ended.unwrap_or(Err(CompileError::Wall(wall)))
     }
 
-    fn start(&self) -> io::Result<Child> {
+    fn start(&self, shader: Option<&str>) -> io::Result<Child> {
+        let shader = shader.map(|entry| format!("--shader={entry}"));
         Command::new(&self.program)
             .arg0("crank")
             .arg(COMMAND)
             .arg(self.cpu_seconds().to_string())
             .arg(self.memory.to_string())
+            .args(shader)
             .env_clear()
             // A Ctrl-C at the terminal is the host's to answer.
             .process_group(0)
@@ -134,11 +150,13 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, cap: u64) -> io::Result<Vec<
 }
 
 /// The child's part: bounds this process, then compiles from standard input to standard output.
-pub fn child(cpu_seconds: u64, memory: u64) -> ExitCode {
+pub fn child(cpu_seconds: u64, memory: u64, shader: Option<&str>) -> ExitCode {
     match bound(cpu_seconds, memory)
         .map_err(Into::into)
-        .and_then(|()| translate())
-    {
+        .and_then(|()| match shader {
+            Some(entry) => read_shader(entry),
+            None => translate(),
+        }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_out_of_memory(&error) => ExitCode::from(NO_MEMORY),
         Err(error) => {
@@ -181,6 +199,12 @@ fn translate() -> wasmtime::Result<()> {
     let code = engine.precompile_component(&component)?;
     io::stdout().lock().write_all(&code)?;
     Ok(())
+}
+
+fn read_shader(entry: &str) -> wasmtime::Result<()> {
+    let mut wgsl = String::new();
+    io::stdin().lock().read_to_string(&mut wgsl)?;
+    gpu::read(&wgsl, entry).map_err(wasmtime::Error::msg)
 }
 
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {

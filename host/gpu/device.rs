@@ -1,16 +1,24 @@
 //! One worker's device: its pipelines, its kept buffers, and the runs on it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
 use wgpu::{BufferUsages, ErrorFilter};
 
 use super::cache::Cache;
 use super::shader::{Shader, Slot};
 use super::{Adapter, Found};
 
+/// Runs of one worker that lie with its GPU at once.
+const TURNS: usize = 4;
+/// Shaders of one worker that are compiled at once.
+const COMPILING: usize = 2;
+/// What a dispatch takes beside what its threads do, in steps.
+const DISPATCH: u64 = 100_000;
 /// Pipelines that a worker keeps.
 const PIPELINES: u64 = 64;
 
@@ -18,6 +26,10 @@ const PIPELINES: u64 = 64;
 pub struct Device {
     /// The GPU that it is on.
     pub found: Found,
+    /// Turns to have work under way: held until the GPU has done it, whoever still waits.
+    pub(super) turns: Arc<Semaphore>,
+    /// Turns to compile.
+    pub compiling: Arc<Semaphore>,
     pub(super) device: wgpu::Device,
     pub(super) queue: wgpu::Queue,
     /// Nanoseconds of one turn of the GPU's clock, if it has one.
@@ -46,6 +58,8 @@ pub struct Buffer {
     pub(super) buffer: wgpu::Buffer,
     /// It outlives the invocation, and is never written again.
     pub(super) kept: bool,
+    /// Whose invocation pays for it.
+    charged: bool,
 }
 
 /// A buffer, or a part of it, where a shader expects it.
@@ -114,6 +128,15 @@ pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::Invalid(message.into())
 }
 
+/// What a pipeline is found by.
+fn key(wgsl: &str, entry: &str) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    hash.update(entry.as_bytes());
+    hash.update([0]);
+    hash.update(wgsl.as_bytes());
+    hash.finalize().into()
+}
+
 impl Device {
     /// Opens a device on a GPU, for a worker that may keep so many bytes there.
     ///
@@ -151,8 +174,10 @@ impl Device {
         Ok(Self {
             period: found.has_clock.then(|| queue.get_timestamp_period()),
             stride: u64::from(device.limits().min_storage_buffer_offset_alignment).max(8),
-            waiter: waiter(device.clone())?,
+            waiter: waiter(device.clone(), lost.clone())?,
             found,
+            turns: Arc::new(Semaphore::new(TURNS)),
+            compiling: Arc::new(Semaphore::new(COMPILING)),
             device,
             queue,
             lost,
@@ -166,20 +191,29 @@ impl Device {
         self.lost.load(Relaxed)
     }
 
-    /// A pipeline, from the cache where it was compiled before. Takes its time: off the runtime's threads.
+    /// A pipeline that was compiled before.
+    pub fn compiled(&self, wgsl: &str, entry: &str) -> Option<Pipeline> {
+        locked(&self.pipelines).get(&key(wgsl, entry))
+    }
+
+    /// The work of some dispatches, in steps.
+    pub fn work(&self, dispatches: &[Dispatch]) -> u64 {
+        let parallel = self.found.parallel();
+        let one = |dispatch: &Dispatch| {
+            let steps = dispatch
+                .pipeline
+                .steps(dispatch.workgroups, dispatch.fuel, parallel);
+            steps.saturating_add(DISPATCH)
+        };
+        dispatches.iter().map(one).fold(0, u64::saturating_add)
+    }
+
+    /// A pipeline of a shader that may be read in this process. Takes its time, and stack.
     ///
     /// # Errors
     ///
     /// The shader may not run.
     pub fn pipeline(&self, wgsl: &str, entry: &str) -> Result<Pipeline, Error> {
-        let mut hash = Sha256::new();
-        hash.update(entry.as_bytes());
-        hash.update([0]);
-        hash.update(wgsl.as_bytes());
-        let key: [u8; 32] = hash.finalize().into();
-        if let Some(pipeline) = locked(&self.pipelines).get(&key) {
-            return Ok(pipeline);
-        }
         let shader = Shader::compile(wgsl, entry).map_err(Error::Invalid)?;
         if shader.threads > u64::from(self.found.max_threads) {
             return Err(invalid(format!(
@@ -189,7 +223,7 @@ impl Device {
         }
         let pipeline = self.scoped(|| self.build(&shader))?;
         let pipeline = Pipeline(Arc::new(Compiled { shader, pipeline }));
-        locked(&self.pipelines).insert(key, pipeline.clone(), 1);
+        locked(&self.pipelines).insert(key(wgsl, entry), pipeline.clone(), 1);
         Ok(pipeline)
     }
 
@@ -271,6 +305,7 @@ impl Device {
         Ok(Buffer {
             buffer,
             kept: false,
+            charged: true,
         })
     }
 
@@ -302,7 +337,11 @@ impl Device {
 
     /// A buffer that this worker kept before.
     pub fn kept(&self, hash: &[u8; 32]) -> Option<Buffer> {
-        locked(&self.kept).get(hash)
+        let found = locked(&self.kept).get(hash)?;
+        Some(Buffer {
+            charged: false,
+            ..found
+        })
     }
 
     /// Keeps bytes on the GPU between invocations; found again by their SHA-256.
@@ -342,6 +381,7 @@ impl Device {
             first = first.or(error);
         }
         match first {
+            None if self.is_lost() => Err(Error::Lost),
             None => Ok(done),
             Some(wgpu::Error::OutOfMemory { .. }) => Err(Error::Memory),
             Some(wgpu::Error::Validation { description, .. }) => Err(invalid(description)),
@@ -351,9 +391,9 @@ impl Device {
 }
 
 impl Buffer {
-    /// Whether it outlives the invocation.
-    pub fn is_kept(&self) -> bool {
-        self.kept
+    /// Whether the invocation that holds it pays for it: not what an earlier one kept.
+    pub fn is_charged(&self) -> bool {
+        self.charged
     }
 
     /// Its size in bytes.
@@ -377,13 +417,16 @@ impl Buffer {
 
 impl Pipeline {
     /// The most that a dispatch of it does, in steps.
-    pub fn work(&self, workgroups: [u32; 3], fuel: u32) -> u64 {
-        self.0.shader.work(workgroups, fuel)
+    fn steps(&self, workgroups: [u32; 3], fuel: u32, parallel: u64) -> u64 {
+        self.0.shader.work(workgroups, fuel, parallel)
     }
 }
 
 /// The thread that waits for one device, so that no thread of the runtime does. It ends with the device.
-fn waiter(device: wgpu::Device) -> Result<mpsc::Sender<wgpu::SubmissionIndex>, Error> {
+fn waiter(
+    device: wgpu::Device,
+    lost: Arc<AtomicBool>,
+) -> Result<mpsc::Sender<wgpu::SubmissionIndex>, Error> {
     let (sender, submissions) = mpsc::channel();
     let wait = move || {
         for submission in submissions {
@@ -391,8 +434,11 @@ fn waiter(device: wgpu::Device) -> Result<mpsc::Sender<wgpu::SubmissionIndex>, E
                 submission_index: Some(submission),
                 timeout: None,
             };
-            if let Err(error) = device.poll(poll) {
-                tracing::error!("GPU: {error}");
+            // It panics where a device was lost.
+            let polled = catch_unwind(AssertUnwindSafe(|| device.poll(poll)));
+            if !matches!(polled, Ok(Ok(_))) {
+                tracing::error!("GPU: what was submitted is not waited for: the device is lost");
+                lost.store(true, Relaxed);
             }
         }
     };

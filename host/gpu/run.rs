@@ -22,10 +22,13 @@ impl Device {
     /// A mistake of the worker's, fuel that was spent, or a GPU that failed.
     pub async fn run(&self, dispatches: &[Dispatch], reads: &[Read]) -> Result<Ran, Error> {
         self.check(dispatches, reads)?;
+        // Never closed.
+        let turn = self.turns.clone().acquire_owned().await;
         let (meters, layout) = (dispatches.len() as u64, Layout::new(dispatches, reads));
         let (staging, index) = self.scoped(|| self.submit(dispatches, reads, &layout))?;
         let (done, mapped) = oneshot::channel();
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
+            drop(turn);
             // Whoever asked may be gone.
             let _ = done.send(result);
         });

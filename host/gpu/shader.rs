@@ -28,6 +28,8 @@ const VALUE: u32 = 1 << 10;
 const STEPS: u64 = 1 << 17;
 /// Brackets within brackets: parsers and drivers recurse.
 const NESTING: usize = 64;
+/// Types within types.
+const TYPES: u32 = 32;
 /// Operators of one statement.
 const OPERATORS: usize = 400;
 /// How often `else` may stand in a shader.
@@ -80,29 +82,35 @@ impl Shader {
         keep(&mut module, entry)?;
         let info = validate(&module).map_err(|error| error.emit_to_string(wgsl))?;
         let slots = slots(&module)?;
-        variables(&module)?;
-        let costs = costs(&module, &info)?;
+        nested_types(&module)?;
+        let zeroed = variables(&module)?;
+        let steps = costs(&module, &info)?.saturating_add(zeroed);
         let loops = uniform::check(&module, &info)?;
         let counters = fuel::meter(&mut module, &loops)?;
         validate(&module)
-            .map_err(|error| format!("cannot be metered: {}", error.emit_to_string("")))?;
+            .map_err(|error| format!("cannot be metered: {}", error.emit_to_string(wgsl)))?;
         let [x, y, z] = module.entry_points[0].workgroup_size.map(u64::from);
         Ok(Self {
             module,
             threads: x * y * z,
-            steps: costs,
+            steps,
             counters,
             slots,
         })
     }
 
-    /// The most that one dispatch may do, in steps over all threads.
-    pub fn work(&self, workgroups: [u32; 3], fuel: u32) -> u64 {
-        let threads = workgroups.iter().fold(self.threads, |all, &count| {
-            all.saturating_mul(u64::from(count))
-        });
+    /// The most that one dispatch may do, in steps over all threads, on a GPU that needs so many threads to
+    /// be at its rate. Threads of a workgroup run by groups of up to 64, and to start one costs something.
+    pub fn work(&self, workgroups: [u32; 3], fuel: u32, parallel: u64) -> u64 {
+        let groups = workgroups
+            .iter()
+            .fold(1_u64, |all, &count| all.saturating_mul(u64::from(count)));
+        let threads = groups.saturating_mul(self.threads.next_multiple_of(64) + 64);
         let rounds = 1 + self.counters * u64::from(fuel);
-        threads.saturating_mul(self.steps).saturating_mul(rounds)
+        threads
+            .max(parallel)
+            .saturating_mul(self.steps)
+            .saturating_mul(rounds)
     }
 }
 
@@ -222,11 +230,35 @@ fn slots(module: &Module) -> Result<BTreeMap<u32, Slot>, String> {
     Ok(slots)
 }
 
-/// What a thread and what a workgroup keep.
-fn variables(module: &Module) -> Result<(), String> {
+/// Drivers recurse over types too.
+fn nested_types(module: &Module) -> Result<(), String> {
+    let mut depths = BTreeMap::new();
+    for (handle, ty) in module.types.iter() {
+        // A type names only earlier ones.
+        let of = |inner: &naga::Handle<naga::Type>| depths.get(inner).copied().unwrap_or(0);
+        let depth = match &ty.inner {
+            TypeInner::Array { base, .. } | TypeInner::Pointer { base, .. } => of(base),
+            TypeInner::Struct { members, .. } => members
+                .iter()
+                .map(|member| of(&member.ty))
+                .max()
+                .unwrap_or(0),
+            _ => 0,
+        } + 1;
+        if depth > TYPES {
+            return Err(format!("types are nested deeper than {TYPES}"));
+        }
+        depths.insert(handle, depth);
+    }
+    Ok(())
+}
+
+/// What a thread and what a workgroup keep; the steps that it takes to zero what there is from the start.
+fn variables(module: &Module) -> Result<u64, String> {
     let size = |ty| u64::from(size(module, &module.types[ty].inner));
     let mut private = 0_u64;
     let mut workgroup = 0_u64;
+    let mut locals = 0_u64;
     for (_, global) in module.global_variables.iter() {
         match global.space {
             AddressSpace::Private => private += size(global.ty),
@@ -235,20 +267,24 @@ fn variables(module: &Module) -> Result<(), String> {
         }
     }
     for function in functions(module) {
-        private += function
-            .local_variables
-            .iter()
-            .map(|(_, local)| size(local.ty))
-            .sum::<u64>();
+        locals += locals_of(module, function);
     }
-    for (what, bytes) in [("a thread", private), ("a workgroup", workgroup)] {
+    for (what, bytes) in [("a thread", private + locals), ("a workgroup", workgroup)] {
         if bytes > VARIABLES {
             return Err(format!(
                 "the variables of {what} take {bytes} bytes; the most is {VARIABLES}"
             ));
         }
     }
-    Ok(())
+    Ok((private + workgroup) / 4)
+}
+
+/// Bytes of a function's own variables, zeroed at each call.
+fn locals_of(module: &Module, function: &Function) -> u64 {
+    let locals = function.local_variables.iter();
+    locals
+        .map(|(_, local)| u64::from(size(module, &module.types[local.ty].inner)))
+        .sum()
 }
 
 /// All functions, the entry point last; who is called comes before who calls.
@@ -288,7 +324,7 @@ fn body(
     function: &Function,
     of: &BTreeMap<naga::Handle<Function>, u64>,
 ) -> Result<u64, String> {
-    let mut steps = 1_u64;
+    let mut steps = 1 + locals_of(module, function) / 4;
     // Counted once each: what a loop repeats is paid for in fuel.
     for (handle, expression) in function.expressions.iter() {
         let bytes = size(module, info[handle].ty.inner_with(&module.types));
@@ -298,7 +334,7 @@ fn body(
             ));
         }
         let weight = match expression {
-            Expression::Math { .. } => 8,
+            Expression::Math { .. } | Expression::Load { .. } => 8,
             _ => 1,
         };
         steps = steps.saturating_add(weight * u64::from(1 + bytes / 16));
@@ -306,6 +342,10 @@ fn body(
     walk(&function.body, &mut |statement| {
         let own = match statement {
             Statement::Call { function, .. } => of.get(function).copied().unwrap_or(STEPS),
+            // Each case is compared, and for the default all of them again.
+            Statement::Switch { cases, .. } => 1 + 2 * cases.len() as u64,
+            Statement::Store { .. } => 8,
+            Statement::Atomic { .. } | Statement::ControlBarrier(_) => 32,
             _ => 1,
         };
         steps = steps.saturating_add(own);

@@ -11,6 +11,7 @@ use wasmtime_wasi::WasiView;
 use super::Guest;
 use crate::bindings::crank::gpu::compute;
 use crate::capability::GpuType;
+use crate::engine::Engine;
 use crate::gpu::{Binding, Buffer, Device, Dispatch, Error, Hidden, Pipeline, Read, Seat};
 use crate::limits::{Budget, Held, Stop};
 
@@ -24,6 +25,7 @@ const HANDLE: u64 = 4 << 10;
 /// One invocation's part of its worker's GPU.
 pub(super) struct Work {
     seat: Arc<Seat>,
+    engine: Engine,
     /// Opened at the first call.
     device: Option<Hidden<Device>>,
     /// Bytes in its buffers, and the most that there were.
@@ -40,11 +42,12 @@ pub(super) struct Work {
 
 impl Work {
     /// Work within so many bytes of buffers, until the deadline.
-    pub fn new(seat: Arc<Seat>, limit: u64, deadline: Instant) -> Self {
+    pub fn new(seat: Arc<Seat>, engine: Engine, limit: u64, deadline: Instant) -> Self {
         let left = deadline.saturating_duration_since(Instant::now());
         Self {
             left: seat.adapter.work(left.as_secs_f64()),
             seat,
+            engine,
             device: None,
             memory: 0,
             peak: 0,
@@ -132,7 +135,7 @@ impl Guest {
         let made = tokio::task::spawn_blocking(move || make(&device)).await;
         Ok(match joined(made)? {
             Ok(buffer) => {
-                if buffer.is_kept() {
+                if !buffer.is_charged() {
                     self.work()?.memory -= bytes;
                 }
                 Ok(self.entry(buffer)?)
@@ -222,11 +225,11 @@ impl compute::Host for Guest {
         self.handed
             .hand(usize::try_from(bytes).unwrap_or(usize::MAX))?;
         let _held = self.meter.hold(bytes.saturating_mul(2))?;
-        let steps = ready.iter().fold(0_u64, |sum, dispatch| {
-            sum.saturating_add(dispatch.pipeline.work(dispatch.workgroups, dispatch.fuel))
-        });
+        let steps = device.work(&ready);
+        let left = self.deadline.saturating_duration_since(Instant::now());
         let work = self.work()?;
-        work.left = work.left.checked_sub(steps).ok_or(Stop::Gpu)?;
+        let left = work.left.min(work.seat.adapter.work(left.as_secs_f64()));
+        work.left = left.checked_sub(steps).ok_or(Stop::Gpu)?;
         let ran = told(device.run(&ready, &reading).await)?;
         Ok(match ran {
             Ok(ran) => {
@@ -247,8 +250,20 @@ impl compute::HostPipeline for Guest {
         if work.pipelines > PIPELINES {
             return Err(Stop::Gpu.into());
         }
+        if let Some(pipeline) = device.compiled(&wgsl, &entry) {
+            return Ok(Ok(self.entry(pipeline)?));
+        }
+        let engine = work.engine.clone();
+        // Never closed; held by the thread, which goes on when the invocation has ended.
+        let turn = device.compiling.clone().acquire_owned().await;
+        if let Err(costly) = engine.read_shader(&wgsl, &entry).await {
+            tracing::warn!(worker = %self.worker, request_id = %self.request, "a shader: {costly}");
+            let message = "the shader costs more time or memory to read than it may";
+            return Ok(Err(compute::Error::Invalid(message.to_owned())));
+        }
         let (done, compiled) = oneshot::channel();
         let compile = move || {
+            let _turn = turn;
             // Whoever asked may be gone.
             let _ = done.send(device.pipeline(&wgsl, &entry));
         };
@@ -303,7 +318,7 @@ impl compute::HostBuffer for Guest {
 
     fn drop(&mut self, buffer: Resource<Buffer>) -> wasmtime::Result<()> {
         let buffer = self.ctx().table.delete(buffer)?;
-        if !buffer.is_kept() {
+        if buffer.is_charged() {
             let work = self.work()?;
             work.memory = work.memory.saturating_sub(buffer.size());
         }

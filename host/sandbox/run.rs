@@ -60,7 +60,14 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let shelf = sandbox.shelf.clone();
     guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability));
     guest.source = sandbox.files.clone();
-    let work = |seat| Box::new(Work::new(seat, limits.gpu_memory, deadline));
+    let work = |seat| {
+        Box::new(Work::new(
+            seat,
+            sandbox.engine.clone(),
+            limits.gpu_memory,
+            deadline,
+        ))
+    };
     guest.gpu = sandbox.gpu.clone().map(work);
     let mut store = store(&sandbox.engine, guest);
     let began = Instant::now();

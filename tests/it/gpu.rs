@@ -181,6 +181,41 @@ fn a_shader_as_deep_as_may_be_runs_and_a_deeper_one_is_refused() {
     });
 }
 
+/// What a shader stands for is computed before it can be looked at: elsewhere, and bounded.
+#[test]
+fn a_short_shader_that_stands_for_gigabytes_takes_no_memory_of_the_host() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let double = |first: &str, one: &dyn Fn(usize) -> String| {
+            (1..27)
+                .map(one)
+                .fold(first.to_owned(), |all, next| all + &next)
+        };
+        let dag = double("const a0 = array(1u, 1u);", &|at| {
+            format!("const a{at} = array(a{0}, a{0});", at - 1)
+        });
+        let structs = double("struct S0 { a: u32, b: u32 }", &|at| {
+            format!("struct S{at} {{ a: S{0}, b: S{0} }}", at - 1)
+        });
+        for (outside, body) in [
+            ("const x = -array<u32, 4294967295u>();", "out[0] = x[0];"),
+            ("", "let x = !array<u32, 2000000000>(); out[0] = x[0];"),
+            (&*dag, "let x = a26[0]; out[0] = x[0][0];"),
+            (&*structs, "let x = -S26(); out[0] = 1u;"),
+        ] {
+            let mut bomb = program("", 0);
+            bomb["shaders"][0] = format!("{outside} {}", shader(body)).into();
+            let failure = failure(&lab, "gpu:run", &bomb.to_string()).await;
+            assert_eq!(
+                failure.worker_code.as_deref(),
+                Some("gpu-invalid"),
+                "{body}"
+            );
+        }
+        still_right(&lab).await;
+    });
+}
+
 /// Grids, sizes, slots and offsets that cannot be, or cost too much.
 #[test]
 fn what_is_asked_of_the_gpu_is_bounded() {

@@ -56,6 +56,8 @@ fn a_barrier_that_some_threads_miss_is_refused() {
         "var k = 0u; for (var i = 0u; i < me; i++) { k += 1u; } for (var i = 0u; i < k; i++) { workgroupBarrier(); } out[id.x] = k;",
         "switch (me) { case 1u: { workgroupBarrier(); } default: {} } out[id.x] = 1u;",
         "var i = 0u; loop { workgroupBarrier(); i++; continuing { break if i > me; } } out[id.x] = i;",
+        "switch (n) { case 1u: { if (me == 0u) { break; } workgroupBarrier(); } default: {} } out[id.x] = 1u;",
+        "var k = 0u; switch (n) { default: { if (me == 0u) { break; } k = 1u; } } if (k == 1u) { workgroupBarrier(); } out[id.x] = 1u;",
         "loop { if (me == 1u) { return; } workgroupBarrier(); if (n > 2u) { break; } } out[id.x] = 1u;",
     ] {
         assert!(compile(body).is_err(), "{body}");
@@ -101,8 +103,12 @@ fn what_is_too_large_is_refused_and_says_why() {
 #[test]
 fn work_is_threads_times_steps_times_fuel() {
     let plain = compile("out[id.x] = 1u;").unwrap();
-    assert_eq!(plain.work([2, 3, 4], 1_000), 24 * 64 * plain.steps);
+    assert_eq!(plain.work([2, 3, 4], 1_000, 1), 24 * 128 * plain.steps);
+    assert_eq!(
+        plain.work([1, 1, 1], 1_000, 1 << 16),
+        (1 << 16) * plain.steps
+    );
     let looped = compile("loop { if (out[me] == 3u) { break; } }").unwrap();
-    assert_eq!(looped.work([1, 1, 1], 9), 64 * looped.steps * 10);
-    assert_eq!(looped.work([u32::MAX; 3], u32::MAX), u64::MAX);
+    assert_eq!(looped.work([1, 1, 1], 9, 1), 128 * looped.steps * 10);
+    assert_eq!(looped.work([u32::MAX; 3], u32::MAX, 1), u64::MAX);
 }

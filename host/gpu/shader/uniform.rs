@@ -81,6 +81,19 @@ fn has_barrier(function: &Function, waits: &BTreeSet<Handle<Function>>) -> bool 
     found
 }
 
+/// Whether a `break` of the switch around it stands under a condition.
+fn leaves_early(block: &Block, conditional: bool) -> bool {
+    block.iter().any(|statement| match statement {
+        Statement::Break => conditional,
+        Statement::Block(inner) => leaves_early(inner, conditional),
+        Statement::If { accept, reject, .. } => {
+            leaves_early(accept, true) || leaves_early(reject, true)
+        }
+        // A `break` in these leaves them.
+        _ => false,
+    })
+}
+
 /// One function's way.
 struct Flow<'a> {
     module: &'a Module,
@@ -270,8 +283,12 @@ impl<'a> Flow<'a> {
                 self.block(reject, inner);
             }
             Statement::Switch { selector, cases } => {
-                let inner = self.under(*selector, place);
-                // `break` leaves the switch: only `return` and `continue` matter beyond it.
+                let mut inner = self.under(*selector, place);
+                // Where a case may be left half-way, by some threads perhaps, nothing in it is sure.
+                if cases.iter().any(|case| leaves_early(&case.body, false)) {
+                    inner.uniform = false;
+                    inner.around = inner.around.map(|(at, _)| (at, false));
+                }
                 for case in cases {
                     self.block(&case.body, inner);
                 }
