@@ -112,7 +112,7 @@ fn a_host_that_stops_or_is_killed_leaves_no_compiler_behind() {
                 .arg(dir.path())
                 .env("CRANK_CACHE_DIR", dir.path().join("cache"))
                 .env("CRANK_LIMITS_COMPILE_MEMORY_MB", memory.to_string())
-                .stderr(Stdio::null())
+                .stderr(Stdio::inherit())
                 .spawn()
                 .expect("it starts"),
         );
