@@ -18,7 +18,7 @@ use crate::support::{config, dir, engine_with, place, run};
 fn costly() -> Wat {
     let mut wat = Wat::new("worker-costly", json!([capability("costly")]));
     wat.items = format!("(func (local {})", "i32 ".repeat(1000));
-    for at in 0..4000 {
+    for at in 0..12_000 {
         let (own, other) = (at % 1000, (at * 7 + 1) % 1000);
         write!(
             wat.items,
@@ -92,7 +92,7 @@ fn a_load_that_is_given_up_ends_its_compiler() {
         let engine = engine_with(&config, dir.path());
         let loading =
             tokio::spawn(async move { Worker::load(&engine, &config, &file).await.is_ok() });
-        let compiler = eventually("it compiles", || compiler(1537));
+        let compiler = eventually("it compiles", || compiler(std::process::id(), 1537));
         loading.abort();
         eventually("it is ended and reaped", || {
             (!compiler.exists()).then_some(())
@@ -116,7 +116,7 @@ fn a_host_that_stops_or_is_killed_leaves_no_compiler_behind() {
                 .spawn()
                 .expect("it starts"),
         );
-        let compiler = eventually("it compiles", || compiler(memory));
+        let compiler = eventually("it compiles", || compiler(host.0.id(), memory));
         let pid = host.0.id().to_string();
         let killed = Command::new("kill").args([signal, &pid]).status();
         assert!(killed.expect("kill runs").success());
@@ -135,11 +135,19 @@ impl Drop for Host {
     }
 }
 
-/// The directory in /proc of the compiler that may take so many MiB.
-fn compiler(mib: u64) -> Option<PathBuf> {
+/// The directory in /proc of the compiler that a process has started and that may take so many MiB. Who
+/// started it is looked at first: to read the command line of every process waits for those that are
+/// busy with their memory, and a compiler does not live long.
+fn compiler(parent: u32, mib: u64) -> Option<PathBuf> {
     let memory = (mib << 20).to_string();
+    let parent = parent.to_string();
     let entries = std::fs::read_dir("/proc").expect("this is Linux").flatten();
     entries.map(|entry| entry.path()).find(|process| {
+        let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
+        let fields = stat.rsplit(") ").next().unwrap_or_default();
+        if fields.split(' ').nth(1) != Some(&parent) {
+            return false;
+        }
         let line = std::fs::read_to_string(process.join("cmdline")).unwrap_or_default();
         let line: Vec<&str> = line.split('\0').collect();
         line.get(1) == Some(&"compile") && line.get(3) == Some(&&*memory)
