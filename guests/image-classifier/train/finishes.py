@@ -266,7 +266,138 @@ def two_tone(parts, pal, r, size):
     return ops
 
 
+# Of the second held-out styles.
+
+
+def construction(parts, pal, r, size):
+    """Thin lines that run on beyond the corners."""
+    width, beyond, ops = thickness(r, size, 0.011, 0.02), r.uniform(0.06, 0.15), []
+    for p in parts:
+        ops.append(stroke(p, pal["ink"], width))
+        if p.closed and len(p.points) <= 14:
+            ends = np.roll(p.points, -1, 0)
+            ops.append(("stroke", [(np.array([a - (b - a) * beyond, b + (b - a) * beyond]), False) for a, b in zip(p.points, ends)], pal["ink"], width * 0.6))
+    return ops
+
+
+def leaded(parts, pal, r, size):
+    width, ops = size * r.uniform(0.03, 0.05), []
+    for p in parts:
+        if p.closed:
+            ops.append(("fill", [p.points], shade(pal[p.role], r.uniform(-0.25, 0.25))))
+    return ops + [stroke(p, pal["ink"], width) for p in parts]
+
+
+def linocut(parts, pal, r, size):
+    """Black, with light cut into it."""
+    spacing, angle, ops = size * r.uniform(0.04, 0.07), r.uniform(0, np.pi), []
+    for p in parts:
+        if not p.closed:
+            ops.append(stroke(p, pal["ink" if p.role == "line" else "paper"], size * 0.025))
+            continue
+        ops += [stroke(p, pal["paper"], size * 0.045), ("fill", [p.points], pal["paper" if p.role == "light" else "ink"])]
+        cuts = [line[0] + (line[1] - line[0]) * np.array([[r.uniform(0.08, 0.2)], [r.uniform(0.35, 0.75)]]) for line in hatch(p.points, angle, spacing, r)]
+        if p.role != "light":
+            ops.append(("stroke", [(cut, False) for cut in cuts], pal["paper"], spacing * 0.28))
+    return ops
+
+
+def satin(parts, pal, r, size):
+    """Thread beside thread."""
+    spacing, angle, ops = size * r.uniform(0.018, 0.028), r.uniform(0, np.pi), []
+    for p in parts:
+        if p.closed:
+            ops.append(("fill", [p.points], shade(pal[p.role], -0.15)))
+            lines = hatch(p.points, angle + r.uniform(-0.6, 0.6), spacing, r, spacing * 0.25)
+            for i, by in enumerate((-0.15, 0.12, 0.3)):
+                ops.append(("stroke", [(line, False) for line in lines[i::3]], shade(pal[p.role], by), spacing * 0.75))
+        else:
+            ops.append(stroke(p, pal["ink" if p.role == "line" else "mark"], size * 0.025))
+    return ops
+
+
+def slatted(parts, pal, r, size):
+    """Broad slats, each in another light."""
+    spacing, angle, ops = size * r.uniform(0.05, 0.09), r.uniform(0, np.pi), []
+    for p in parts:
+        if p.closed:
+            ops.append(("fill", [p.points], pal[p.role]))
+            ops += [("stroke", [(line, False)], shade(pal[p.role], r.uniform(-0.3, 0.3)), spacing * 0.9) for line in hatch(p.points, angle, spacing, r) if np.linalg.norm(line[1] - line[0]) > spacing * 1.5]
+        else:
+            ops.append(stroke(p, pal["ink" if p.role == "line" else "mark"], size * 0.03))
+    return ops
+
+
+def bubbled(parts, pal, r, size):
+    """A wide dark contour round a white one, bright inside."""
+    wide, ops = size * r.uniform(0.06, 0.085), []
+    ops += [stroke(p, pal["ink"], wide) for p in parts if p.role != "detail"]
+    ops += [stroke(p, (250, 250, 250), wide * 0.5) for p in parts if p.role != "detail"]
+    for p in parts:
+        if p.closed:
+            low, high = p.points.min(0), p.points.max(0)
+            ops.append(("fill", [p.points], ("linear", low, np.array([low[0], high[1]]), shade(pal[p.role], 0.5), pal[p.role])))
+        ops.append(stroke(p, pal["ink"], wide * (0.25 if p.closed or p.role == "line" else 0.35)))
+    return ops
+
+
+def plotted(parts, pal, r, size):
+    """A beam's line, with a bright spot where it turns."""
+    width, spots, ops = thickness(r, size, 0.012, 0.022), [], []
+    ring = np.stack([np.cos(np.arange(8) * 0.785), np.sin(np.arange(8) * 0.785)], 1) * width
+    for p in parts:
+        ops.append(stroke(p, pal["ink"], width))
+        spots += [point + ring for point in p.points[:: 1 if len(p.points) < 14 else 8]]
+    return [*ops, ("fill", spots, shade(pal["ink"], 0.6))]
+
+
+def piped(parts, pal, r, size):
+    """Drop beside drop from a piping bag, each with a glint."""
+    drop, ops = size * r.uniform(0.018, 0.028), []
+    ring = np.stack([np.cos(np.arange(10) * 0.628), np.sin(np.arange(10) * 0.628)], 1)
+    flooded = r.random() < 0.5
+    for p in parts:
+        if p.closed and flooded:
+            ops.append(("fill", [p.points], shade(pal[p.role], -0.08)))
+        at = densify(p.points, p.closed, drop * 1.4)
+        ops.append(("fill", [a + ring * drop * r.uniform(0.9, 1.2) for a in at], pal["ink"]))
+        ops.append(("fill", [a + ring * drop * 0.35 - drop * 0.35 for a in at], shade(pal["ink"], 0.7)))
+    return ops
+
+
+def stitched_on(parts, pal, r, size):
+    """Cloth sewn on: a row of stitches inside the edge."""
+    width, step, ops = size * r.uniform(0.012, 0.02), size * 0.022, []
+    for p in parts:
+        if not p.closed:
+            ops.append(stroke(p, pal["ink" if p.role == "line" else "mark"], width * 2))
+            continue
+        ops += [("fill", [p.points], pal[p.role]), stroke(p, shade(pal[p.role], -0.35), width * 0.8)]
+        middle = p.points.mean(0)
+        seam = densify(middle + (p.points - middle) * 0.88, True, step)
+        ops.append(("stroke", [(seam[i : i + 3], False) for i in range(0, len(seam) - 2, 4)], pal["mark"], width))
+    return ops
+
+
+def daubed(parts, pal, r, size):
+    """A fill of many short strokes, lighter on one side."""
+    long, angle, ops = size * r.uniform(0.03, 0.06), r.uniform(0, np.pi), []
+    for p in parts:
+        if not p.closed:
+            ops.append(stroke(p, pal["ink" if p.role == "line" else "mark"], size * 0.03))
+            continue
+        ops.append(("fill", [p.points], pal[p.role]))
+        low, high = p.points.min(0), p.points.max(0)
+        spots = r.uniform(low, high, (int(np.prod(high - low) / long**2 * 1.2) + 4, 2))
+        for x, y in spots[inside(spots, p.points)][:150]:
+            a, by = angle + r.normal(0, 0.4), 0.5 * (0.5 - (y - low[1]) / max(high[1] - low[1], 1)) + r.normal(0, 0.15)
+            way = np.array([np.cos(a), np.sin(a)]) * long * 0.5
+            ops.append(("stroke", [(np.array([[x, y] - way, [x, y] + way]), False)], shade(pal[p.role], np.clip(by, -0.6, 0.6)), long * 0.4))
+    return ops
+
+
 FINISHES = {f.__name__: f for f in (
     flat, flat_outlined, outline, gradient, hatched, silhouette, sketch, scribble, brush,
     dashed, cross_stitch, stippled, radial, neon, two_tone,
+    construction, leaded, linocut, satin, slatted, bubbled, plotted, piped, stitched_on, daubed,
 )}

@@ -166,7 +166,109 @@ def wooden(r, pal, h, w):
     return plain(r, pal, h, w) + rings[..., None] * 13 + r.normal(0, 4, (h, w, 1))
 
 
+# Of the second held-out styles.
+
+
+def graph(r, pal, h, w):
+    """Fine squares, every fifth line strong."""
+    out, step = plain(r, pal, h, w), max(3, int(min(h, w) * r.uniform(0.03, 0.05)))
+    for every, strength in ((step, r.uniform(0.1, 0.25)), (step * 5, r.uniform(0.25, 0.5))):
+        for lines in (out[::every], out[:, ::every]):
+            lines[:] = lines * (1 - strength) + np.array(pal["ink"]) * strength
+    return out
+
+
+def panes(r, pal, h, w):
+    """Pieces of glass in lead."""
+    y, x = np.mgrid[0:h, 0:w]
+    away = np.stack([np.hypot(x - px, y - py) for px, py in r.uniform(-0.05, 1.05, (r.integers(9, 20), 2)) * [w, h]])
+    near = np.sort(away, 0)
+    colours = np.clip(np.array(pal["ground"]) + r.normal(0, 26, (20, 3)) + r.normal(0, 16, (20, 1)), 0, 255)
+    return np.where((near[1] - near[0] < min(h, w) * 0.018)[..., None], np.array(pal["ink"], float), colours[away.argmin(0)])
+
+
+def gouged(r, pal, h, w):
+    """What the gouge left standing: short strokes that run one way."""
+    image = Image.fromarray(plain(r, pal, h, w).astype(np.uint8))
+    draw, a, colour = ImageDraw.Draw(image), r.uniform(0, 3.14), tuple(int(c) for c in pal["ink"])
+    for _ in range(r.integers(25, 70)):
+        x, y, b, long = r.uniform(0, w), r.uniform(0, h), a + r.normal(0, 0.15), min(h, w) * r.uniform(0.02, 0.09)
+        draw.line((x, y, x + long * np.cos(b), y + long * np.sin(b)), fill=colour, width=int(r.integers(1, 3)))
+    return np.asarray(image, np.float32)
+
+
+def felted(r, pal, h, w):
+    """Fibres, every way."""
+    image = Image.fromarray(plain(r, pal, h, w).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for _ in range(500):
+        x, y, a, long = r.uniform(0, w), r.uniform(0, h), r.uniform(0, 6.28), min(h, w) * r.uniform(0.03, 0.08)
+        colour = tuple(int(c) for c in np.clip(np.array(pal["ground"]) + r.normal(0, 20), 0, 255))
+        draw.line((x, y, x + long * np.cos(a), y + long * np.sin(a)), fill=colour)
+    return np.asarray(image, np.float32)
+
+
+def folded(r, pal, h, w):
+    """Triangles of paper, each in another light."""
+    image, n = Image.fromarray(plain(r, pal, h, w).astype(np.uint8)), r.integers(4, 8)
+    draw = ImageDraw.Draw(image)
+    at = (np.stack(np.meshgrid(np.arange(-1, n + 2), np.arange(-1, n + 2)), -1) + r.uniform(-0.3, 0.3, (n + 3, n + 3, 2))) / n * [w, h]
+    for i in range(n + 2):
+        for j in range(n + 2):
+            for corners in (((0, 0), (0, 1), (1, 0)), ((1, 1), (0, 1), (1, 0))):
+                colour = tuple(int(c) for c in np.clip(np.array(pal["ground"]) + r.normal(0, 15), 0, 255))
+                draw.polygon([tuple(at[i + a, j + b]) for a, b in corners], fill=colour)
+    return np.asarray(image, np.float32)
+
+
+def brick(r, pal, h, w):
+    y, x = np.mgrid[0:h, 0:w]
+    tall = min(h, w) * r.uniform(0.09, 0.14)
+    long, row = tall * r.uniform(1.8, 2.4), (y // tall).astype(int)
+    x = x + row % 2 * long / 2
+    colours = np.clip(np.array([150, 78, 60]) + r.normal(0, 9, (997, 3)) + r.normal(0, 10, (997, 1)), 0, 255)
+    wall = colours[(row * 31 + (x // long).astype(int)) % 997] + r.normal(0, 7, (h, w, 1))
+    return np.where(((y % tall < tall * 0.12) | (x % long < tall * 0.12))[..., None], 176.0, wall)
+
+
+def tartan(r, pal, h, w):
+    out, period = plain(r, pal, h, w), min(h, w) * r.uniform(0.2, 0.4)
+    y, x = np.mgrid[0:h, 0:w]
+    for _ in range(r.integers(2, 4)):
+        colour, start, wide, strength = r.uniform(0, 255, 3), r.uniform(0, 1), r.uniform(0.06, 0.3), r.uniform(0.15, 0.3)
+        for along in (x, y):
+            band = ((along / period + start) % 1 < wide)[..., None] * strength
+            out = out * (1 - band) + colour * band
+    return out
+
+
+def daubs(r, pal, h, w):
+    """Broad strokes of a full brush."""
+    image = Image.fromarray(plain(r, pal, h, w).astype(np.uint8))
+    draw, a = ImageDraw.Draw(image), r.uniform(0, 3.14)
+    for _ in range(160):
+        x, y, b, long = r.uniform(0, w), r.uniform(0, h), a + r.normal(0, 0.5), min(h, w) * r.uniform(0.06, 0.15)
+        colour = tuple(int(c) for c in np.clip(np.array(pal["ground"]) + r.normal(0, 13) + r.normal(0, 8, 3), 0, 255))
+        draw.line((x, y, x + long * np.cos(b), y + long * np.sin(b)), fill=colour, width=max(2, int(min(h, w) * 0.035)))
+    return np.asarray(image, np.float32)
+
+
+def tube(r, pal, h, w):
+    """A picture tube: a glow in the middle, darker to the corners."""
+    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
+    near = np.clip(1 - (x**4 + y**4) * 0.5 - (x**2 + y**2) * 0.2, 0, 1)[..., None]
+    return plain(r, pal, h, w) * 0.5 + (np.array(pal["ink"]) * 0.16 + np.array(pal["ground"]) * 0.5) * near
+
+
+def biscuit(r, pal, h, w):
+    """Baked: crumbs, and brown where it was hot."""
+    heat = cloudy(r, h, w, 4) * 12 + cloudy(r, h, w, 12) * 7
+    crumbs = (r.random((h, w, 1)) < 0.03) * r.normal(-35, 20, (h, w, 1))
+    return plain(r, pal, h, w) + heat * np.array([1, 1.1, 1.2]) + crumbs + r.normal(0, 4, (h, w, 1))
+
+
 GROUNDS = {f.__name__: f for f in (
     plain, linear, vignette, noisy, blotchy, lines, shapes, strong_clutter, woven, dotted,
     checkered, striped, tiled, smudged, aged, bokeh, squared, laid, rays, wooden,
+    graph, panes, gouged, felted, folded, brick, tartan, daubs, tube, biscuit,
 )}

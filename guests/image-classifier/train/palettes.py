@@ -163,7 +163,61 @@ def card(r, label):
     return complete(r, lambda: box[r.integers(6)], (176, 132, 88))
 
 
+# Of the second held-out styles.
+
+
+def blueprint(r, label):
+    ground = (r.uniform(15, 50), r.uniform(50, 90), r.uniform(110, 165))
+    return complete(r, lambda: hsv(0.58, r.uniform(0, 0.25), r.uniform(0.85, 1)), ground, (225, 236, 248))
+
+
+def glass(r, label):
+    """Light through colour."""
+    return complete(r, lambda: hsv(r.random(), r.uniform(0.75, 1), r.uniform(0.55, 0.95)), hsv(r.random(), r.uniform(0.2, 0.5), r.uniform(0.75, 0.95)), (22, 20, 24))
+
+
+def lino(r, label):
+    ink = [(18, 18, 18), (28, 52, 92), (128, 30, 24), (24, 72, 52)][r.integers(4)]
+    return complete(r, lambda: ink, (238, 230, 212), ink)
+
+
+def yarn(r, label):
+    make = lambda: hsv(r.random(), r.uniform(0.35, 0.65), r.uniform(0.35, 0.8))
+    return complete(r, make, hsv(r.random(), r.uniform(0.1, 0.35), r.uniform(0.55, 0.9)))
+
+
+def dusk(r, label):
+    make = lambda: hsv(r.uniform(0.62, 1.12), r.uniform(0.3, 0.75), r.uniform(0.25, 1))
+    return complete(r, make, make())
+
+
+def spray(r, label):
+    make = lambda: hsv(r.random(), r.uniform(0.7, 1), r.uniform(0.8, 1))
+    return complete(r, make, (150, 78, 60), (16, 14, 20))
+
+
+def phosphor(r, label):
+    ink = [(70, 255, 110), (255, 180, 50), (190, 230, 255)][r.integers(3)]
+    return complete(r, lambda: ink, (8, 14, 10), ink)
+
+
+def icing(r, label):
+    box = [(252, 250, 246), (248, 178, 196), (172, 222, 232), (250, 232, 150), (190, 226, 170)]
+    return complete(r, lambda: box[r.integers(5)], (158, 104, 56), box[r.integers(5)])
+
+
+def quilt(r, label):
+    box = [(164, 62, 74), (70, 92, 132), (224, 196, 150), (110, 132, 96), (96, 74, 96), (236, 226, 214)]
+    return complete(r, lambda: box[r.integers(6)], box[r.integers(6)])
+
+
+def old_masters(r, label):
+    make = lambda: hsv(r.uniform(0.02, 0.16) if r.random() < 0.7 else r.random(), r.uniform(0.3, 0.8), r.uniform(0.15, 0.9))
+    return complete(r, make, hsv(r.uniform(0.04, 0.14), r.uniform(0.35, 0.7), r.uniform(0.12, 0.5)))
+
+
 PALETTES = {f.__name__: f for f in (
     natural, free, dark_on_light, light_on_dark, one_hue, crayons, rust,
     pastel, sixteen, slate, parchment, night, ballpoint, aquarelle, print_inks, card,
+    blueprint, glass, lino, yarn, dusk, spray, phosphor, icing, quilt, old_masters,
 )}

@@ -1,24 +1,27 @@
 """Trains on drawn pictures: `python train.py --train train.npz --validation validation.npz --to network.pt`.
 
-One thread and one seed: the same pictures give the same network on the same version of PyTorch and the
-same kind of processor.
+Every process takes its share of each batch, on one thread; gradients are averaged. One seed and as many
+processes: the same pictures give the same network on the same version of PyTorch and the same kind of processor.
 """
 
 import argparse
+import os
+import tempfile
 import time
 
 import numpy as np
 import torch
+import torch.distributed
+import torch.multiprocessing
 import torch.nn.functional as F
 
 from network import SIDE, Network
 from shapes import LABELS
 
 
-# Small pictures first: a quarter of the work for the most of the learning. Until which share, and how wide.
-PHASES = [(0.45, 32), (0.75, 48), (1.0, SIDE)]
-# The same for a network that has learnt before.
-LATER = [(0.65, 48), (1.0, SIDE)]
+def side_of(text):
+    share, side = text.split(":")
+    return float(share), int(side)
 
 
 def augmented(images, random, side):
@@ -41,8 +44,18 @@ def augmented(images, random, side):
     x = torch.where(uniform(0, 1, 1, 1, 1) < 0.15, 255 - x, x)
     x = torch.where(uniform(0, 1, 1, 1, 1) < 0.15, x.mean(1, keepdim=True).expand_as(x), x)
     x = (x - 128) * uniform(0.6, 1.3, 1, 1, 1) + 128 + uniform(-30, 30, 3, 1, 1)
+    x = x + gratings(uniform, x.shape[-1])
     x = x + torch.randn(x.shape, generator=random) * uniform(-12, 10, 1, 1, 1).clamp(min=0)
     return x.clamp(0, 255).contiguous(memory_format=torch.channels_last)
+
+
+def gratings(uniform, side):
+    """Faint parallel bands over a third of the pictures, soft or hard: the network shall look past them."""
+    y, x = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
+    a, cycles = uniform(0, 3.14159, 1, 1), uniform(3, 16, 1, 1)
+    wave = (6.28319 * cycles * (x * a.cos() + y * a.sin()) + uniform(0, 6.28319, 1, 1)).sin()
+    wave = (wave * uniform(1, 6, 1, 1)).clamp(-1, 1)[:, None]
+    return wave * uniform(-24, 24, 3, 1, 1) * (uniform(0, 1, 1, 1, 1) < 0.33)
 
 
 @torch.no_grad()
@@ -60,35 +73,45 @@ def report(network, images, labels, styles):
     print(f"  overall: {right.mean():.4f} of {len(right)}", flush=True)
 
 
-def load(path):
-    file = np.load(path)
-    return torch.from_numpy(file["images"]), torch.from_numpy(file["labels"]), file["styles"]
+def load(*paths):
+    files = [np.load(path) for path in paths]
+    images, labels, styles = (np.concatenate([file[what] for file in files]) for what in ("images", "labels", "styles"))
+    return torch.from_numpy(images), torch.from_numpy(labels), styles
 
 
 def main():
     options = argparse.ArgumentParser()
-    options.add_argument("--train", required=True)
+    options.add_argument("--train", required=True, nargs="+")
     options.add_argument("--validation", required=True)
     options.add_argument("--to", required=True)
-    options.add_argument("--drawings", type=int, default=135_000, help="how many are looked at, repetitions counted")
-    options.add_argument("--rate", type=float, default=4e-3)
-    options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--drawings", type=int, default=400_000, help="how many are looked at, repetitions counted")
+    options.add_argument("--rate", type=float, default=6e-3)
+    options.add_argument("--batch", type=int, default=126)
     options.add_argument("--resume", help="a network to start from")
+    options.add_argument("--sides", type=side_of, nargs="+", default=[(0.5, 32), (1.0, 48)], help="until which share of the work pictures are how wide: 0.5:32 1:48")
     options.add_argument("--seed", type=int, default=6)
+    options.add_argument("--processes", type=int, default=1)
     options = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(work, (options, f"file://{os.path.join(folder, 'meeting')}"), options.processes)
 
+
+def work(rank, options, meeting):
+    """One process's share; the first one also keeps the mean, reports and saves."""
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.processes)
     torch.set_num_threads(1)
-    torch.manual_seed(options.seed)
     torch.use_deterministic_algorithms(True)
-    random = torch.Generator().manual_seed(options.seed)
-    images, labels, _ = load(options.train)
+    torch.manual_seed(options.seed)
+    order_random = torch.Generator().manual_seed(options.seed)
+    random = torch.Generator().manual_seed(options.seed * 1000 + rank)
+    images, labels, _ = load(*options.train)
     validation = load(options.validation)
 
     network = Network(len(LABELS)).to(memory_format=torch.channels_last)
     if options.resume:
         network.load_state_dict(torch.load(options.resume, weights_only=True))
-    phases = LATER if options.resume else PHASES
-    print(sum(p.numel() for p in network.parameters()), "parameters in training", flush=True)
+    say = print if rank == 0 else lambda *_, **__: None
+    say(sum(p.numel() for p in network.parameters()), "parameters in training", flush=True)
     decayed = [p for p in network.parameters() if p.dim() > 1]
     others = [p for p in network.parameters() if p.dim() <= 1]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.02}, {"params": others, "weight_decay": 0}], options.rate)
@@ -100,23 +123,37 @@ def main():
     start, total, order = time.monotonic(), 0.0, torch.empty(0, dtype=torch.long)
     for step in range(1, steps + 1):
         if len(order) < options.batch:
-            order = torch.cat([order, torch.randperm(len(images), generator=random)])
-        chosen, order = order[: options.batch], order[options.batch :]
-        side = next(side for share, side in phases if step <= share * steps)
+            order = torch.cat([order, torch.randperm(len(images), generator=order_random)])
+        chosen, order = order[: options.batch][rank :: options.processes], order[options.batch :]
+        side = next(side for share, side in options.sides if step <= share * steps)
         network.train()
         loss = F.cross_entropy(network(augmented(images[chosen], random, side)), labels[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
         loss.backward()
+        average([p.grad for p in network.parameters()], options.processes)
         optimizer.step()
         schedule.step()
-        mean.update_parameters(network)
         total += loss.item()
+        if rank == 0:
+            mean.update_parameters(network)
         if step % 100 == 0:
-            print(f"step {step} of {steps}: loss {total / 100:.4f}, {time.monotonic() - start:.0f} s, of the processor {time.process_time():.0f} s", flush=True)
+            say(f"step {step} of {steps}: loss {total / 100:.4f}, {time.monotonic() - start:.0f} s, of this processor {time.process_time():.0f} s", flush=True)
             total = 0.0
-        if step % 500 == 0 or step == steps:
+        if rank == 0 and (step % 1000 == 0 or step == steps):
             report(mean.module, *validation)
             torch.save(mean.module.state_dict(), options.to)
+    torch.distributed.destroy_process_group()
+
+
+def average(gradients, processes):
+    """Every process's gradients become the mean of all."""
+    together = torch.cat([g.reshape(-1) for g in gradients])
+    torch.distributed.all_reduce(together)
+    together /= processes
+    at = 0
+    for g in gradients:
+        g.copy_(together[at : at + g.numel()].view_as(g))
+        at += g.numel()
 
 
 if __name__ == "__main__":

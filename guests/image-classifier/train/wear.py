@@ -216,5 +216,54 @@ def hand_shadow(r, image):
     return image
 
 
-EFFECTS = {f.__name__: f for f in (over, embossed, sticker, raised, chalky, glowing, bleeding)}
-WEAR = {f.__name__: f for f in (none, blur, motion, grain, jpeg, webp, small, occluded, lit, photographed, toned, pixelated, fringed, halftone, hand_shadow)}
+# Of the second held-out styles.
+
+
+def padded(r, layer, ground, pal):
+    """Raised like a cushion: bright above, dark below."""
+    high = np.asarray(layer.getchannel("A").filter(ImageFilter.GaussianBlur(min(layer.size) * 0.015)), np.float32)
+    light = (np.roll(high, -2, (0, 1)) - np.roll(high, 2, (0, 1)))[..., None] * r.uniform(0.3, 0.6)
+    ground.paste(layer, mask=layer)
+    return Image.fromarray(np.clip(np.asarray(ground, np.float32) + light, 0, 255).astype(np.uint8))
+
+
+def sprayed(r, layer, ground, pal):
+    """Out of a can: soft, speckled, and it runs."""
+    w, h = layer.size
+    pixels = np.asarray(layer).copy()
+    for _ in range(r.integers(2, 6)):
+        x, long = r.integers(0, w), int(h * r.uniform(0.05, 0.2))
+        wet = np.flatnonzero(pixels[:, x, 3] > 128)
+        if len(wet):
+            y = wet[-1]
+            pixels[y : y + long, x : x + max(1, w // 60)] = pixels[y, x]
+    layer = Image.fromarray(pixels)
+    soft = np.asarray(layer.getchannel("A").filter(ImageFilter.GaussianBlur(min(w, h) * 0.012)), np.float32)
+    layer.putalpha(Image.fromarray((np.clip(np.asarray(layer.getchannel("A"), np.float32) / 255 * (0.35 + soft / 255 * 0.65) + r.normal(0, 0.12, (h, w)) * (soft > 12), 0, 1) * 255).astype(np.uint8)))
+    ground.paste(layer, mask=layer)
+    return ground
+
+
+def patchy(r, layer, ground, pal):
+    """Printed by hand: the ink did not take everywhere."""
+    w, h = layer.size
+    took = np.clip(1.1 + cloudy(r, h, w, 9)[..., 0] * 0.35 + r.normal(0, 0.3, (h, w)), 0, 1)
+    layer.putalpha(Image.fromarray((np.asarray(layer.getchannel("A"), np.float32) * took).astype(np.uint8)))
+    ground.paste(layer, mask=layer)
+    return ground
+
+
+def rastered(r, image):
+    """Lines of a picture tube."""
+    pixels, every = np.asarray(image, np.float32), max(2, round(image.height * r.uniform(0.02, 0.035)))
+    gain = np.where(np.arange(image.height) % every < every / 2, r.uniform(0.35, 0.65), 1.12)
+    return Image.fromarray(np.clip(pixels * gain[:, None, None], 0, 255).astype(np.uint8))
+
+
+def oily(r, image):
+    """Every spot takes the colour that is most about it."""
+    return image.quantize(24, dither=Image.Dither.NONE).convert("RGB").filter(ImageFilter.ModeFilter(5))
+
+
+EFFECTS = {f.__name__: f for f in (over, embossed, sticker, raised, chalky, glowing, bleeding, padded, sprayed, patchy)}
+WEAR = {f.__name__: f for f in (none, blur, motion, grain, jpeg, webp, small, occluded, lit, photographed, toned, pixelated, fringed, halftone, hand_shadow, rastered, oily)}
