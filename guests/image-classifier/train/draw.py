@@ -26,6 +26,7 @@ def batch(job):
 def main():
     options = argparse.ArgumentParser()
     options.add_argument("split", choices=list(SPLITS))
+    options.add_argument("--style", help="this one of the split's alone")
     options.add_argument("--each", type=int, required=True, help="pictures of a class in a style")
     options.add_argument("--to", required=True)
     options.add_argument("--seed", type=int, default=6)
@@ -34,7 +35,7 @@ def main():
     check_split()
     jobs = [
         (options.seed, options.split, style, label, first, min(first + 50, options.each))
-        for style in SPLITS[options.split]
+        for style in ([options.style] if options.style else SPLITS[options.split])
         for label in LABELS
         for first in range(0, options.each, 50)
     ]

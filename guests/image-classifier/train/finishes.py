@@ -178,6 +178,61 @@ def brush(parts, pal, r, size):
     return ops
 
 
+def patterned(parts, pal, r, size):
+    """Fills with dots or bars of another colour in them."""
+    width, ops, edged = thickness(r, size, 0.012, 0.035), [], r.random() < 0.7
+    spacing, angle, dotted_ = size * r.uniform(0.04, 0.09), r.uniform(0, np.pi), r.random() < 0.5
+    for p in parts:
+        if p.closed:
+            other = shade(pal[p.role], r.uniform(-0.5, 0.6)) if r.random() < 0.6 else pal["third" if p.role == "body" else "body"]
+            ops.append(("fill", [p.points], pal[p.role]))
+            lines = hatch(p.points, angle, spacing, r)
+            if dotted_ and p.role != "light":
+                ring = np.stack([np.cos(np.arange(8) * 0.785), np.sin(np.arange(8) * 0.785)], 1) * spacing * r.uniform(0.15, 0.3)
+                ops.append(("fill", [a + ring for line in lines for a in densify(line, False, spacing)[1:-1]], other))
+            elif p.role != "light":
+                ops.append(("stroke", [(line, False) for line in lines], other, spacing * r.uniform(0.2, 0.6)))
+        if edged or not p.closed:
+            ops.append(stroke(p, pal["ink" if edged or p.role == "line" else "mark"], width))
+    return ops
+
+
+def shadowed(parts, pal, r, size):
+    """Flat, over a hard shadow or a second, shifted print."""
+    shift, colour = r.normal(0, size * 0.03, 2), shade(pal["ground"], r.uniform(-0.6, -0.2)) if r.random() < 0.6 else pal["third"]
+    ops = [("fill", [p.points + shift], colour) if p.closed else ("stroke", [(p.points + shift, False)], colour, size * 0.03) for p in parts]
+    return ops + (flat if r.random() < 0.5 else flat_outlined)(parts, pal, r, size)
+
+
+def broken(parts, pal, r, size):
+    """A line with gaps, now thick, now thin."""
+    width, ops, filled = thickness(r, size, 0.015, 0.045), [], r.random() < 0.4
+    for p in parts:
+        if p.closed and (filled or r.random() < 0.5):
+            ops.append(("fill", [p.points], pal[p.role] if filled else pal["paper"]))
+        points = densify(p.points, p.closed, size * 0.03)
+        at = 0
+        while at < len(points) - 1:
+            n = r.integers(3, 14)
+            ops.append(("stroke", [(points[at : at + n], False)], pal["ink"], width * r.uniform(0.6, 1.4)))
+            at += n - (r.random() < 0.6)
+    return ops
+
+
+def streaky(parts, pal, r, size):
+    """Fills of strokes that differ in lightness."""
+    spacing, angle, ops, edged = size * r.uniform(0.02, 0.06), r.uniform(0, np.pi), [], r.random() < 0.4
+    for p in parts:
+        if p.closed:
+            ops.append(("fill", [p.points], pal[p.role]))
+            lines, strong = hatch(p.points, angle + r.normal(0, 0.3), spacing, r, spacing * 0.2), r.uniform(0.1, 0.35)
+            for i in range(4):
+                ops.append(("stroke", [(line, False) for line in lines[i::4]], shade(pal[p.role], r.uniform(-strong, strong)), spacing * 0.8))
+        if edged or not p.closed:
+            ops.append(stroke(p, pal["ink" if edged or p.role == "line" else "mark"], thickness(r, size, 0.012, 0.03)))
+    return ops
+
+
 # Of the validation styles.
 
 
@@ -209,6 +264,14 @@ def cross_stitch(parts, pal, r, size):
         for x, y in spots[colour == role]:
             lines += [(np.array([[x - h, y - h], [x + h, y + h]]), False), (np.array([[x - h, y + h], [x + h, y - h]]), False)]
         ops.append(("stroke", lines, pal[role], grid * 0.33))
+    return ops
+
+
+def doubled(parts, pal, r, size):
+    """Two contours, one within the other."""
+    width, ops = thickness(r, size, 0.012, 0.025), []
+    for p in parts:
+        ops += [stroke(p, pal["ink"], width * 3), stroke(p, pal["paper"], width * 1.3)]
     return ops
 
 
@@ -398,6 +461,6 @@ def daubed(parts, pal, r, size):
 
 FINISHES = {f.__name__: f for f in (
     flat, flat_outlined, outline, gradient, hatched, silhouette, sketch, scribble, brush,
-    dashed, cross_stitch, stippled, radial, neon, two_tone,
+    patterned, shadowed, broken, streaky, doubled, dashed, cross_stitch, stippled, radial, neon, two_tone,
     construction, leaded, linocut, satin, slatted, bubbled, plotted, piped, stitched_on, daubed,
 )}

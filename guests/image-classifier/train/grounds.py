@@ -80,6 +80,114 @@ def strong_clutter(r, pal, h, w):
     return np.asarray(image, np.float32)
 
 
+# Regular patterns. Each is a field from -1 to 1 of turned coordinates in cells, painted with two colours.
+
+
+def turned(r, h, w, low=0.05, high=0.2):
+    """Coordinates in cells of a lattice that lies any way."""
+    y, x = np.mgrid[0:h, 0:w] / (min(h, w) * np.exp(r.uniform(np.log(low), np.log(high))))
+    a = r.uniform(0, 6.28)
+    return x * np.cos(a) + y * np.sin(a) + r.random(), y * np.cos(a) - x * np.sin(a) + r.random()
+
+
+def two_coloured(r, pal, field):
+    """Soft or hard, faint or as strong as the drawing."""
+    t = np.clip(field * np.exp(r.uniform(-0.3, 3)), -1, 1)[..., None] / 2 + 0.5
+    other = np.array(pal["ground"]) + r.choice([-1, 1]) * r.uniform(12, 75) * np.clip(r.normal(1, 0.4, 3), 0, None)
+    if r.random() < 0.3:
+        other = np.array(pal["ground2"])
+    return np.array(pal["ground"]) * (1 - t) + np.clip(other, 0, 255) * t
+
+
+def bars(r, pal, h, w):
+    u, _ = turned(r, h, w, 0.05, 0.3)
+    return two_coloured(r, pal, np.sin(u * 6.2832) + r.uniform(-0.8, 0.8))
+
+
+def waves(r, pal, h, w):
+    u, v = turned(r, h, w, 0.06, 0.25)
+    v = v + r.uniform(0.15, 0.5) * np.sin(u * r.uniform(1.5, 6)) if r.random() < 0.6 else v + 0.6 * abs(u * r.uniform(0.5, 1.2) % 1 - 0.5)
+    return two_coloured(r, pal, np.sin(v * 6.2832) + r.uniform(-0.7, 0.7))
+
+
+def spots(r, pal, h, w):
+    """Dots, rings or lozenges, in rows that are shifted or not."""
+    u, v = turned(r, h, w, 0.06, 0.2)
+    u = u + np.floor(v) % 2 * r.choice([0.0, 0.5])
+    x, y = abs(u % 1 - 0.5), abs(v % 1 - 0.5)
+    far = [np.hypot(x, y), x + y, np.maximum(x, y)][r.integers(3)]
+    field = r.uniform(0.15, 0.36) - far
+    return two_coloured(r, pal, (0.08 - abs(field) if r.random() < 0.3 else field) * 6)
+
+
+def tiles(r, pal, h, w):
+    """Floor tiles that differ a little, with joints: oblong or lozenge-shaped, row upon row."""
+    u, v = turned(r, h, w, 0.1, 0.3)
+    skew = r.choice([0.0, 0.5, 1.0])
+    u = u * r.uniform(0.6, 1) + skew * v
+    i, j = np.floor(u).astype(int) % 61, np.floor(v).astype(int) % 61
+    colours = np.array(pal["ground"]) + r.normal(0, r.uniform(2, 14), (61, 61, 1)) + r.normal(0, r.uniform(0, 8), (61, 61, 3))
+    joint = (np.minimum(u % 1, v % 1) < r.uniform(0.04, 0.14))[..., None]
+    return np.where(joint, np.array(pal["ground"]) + r.choice([-1, 1]) * r.uniform(15, 80), colours[i, j])
+
+
+def strokes(r, pal, h, w):
+    """Crossed hatching, uneven."""
+    out = plain(r, pal, h, w)
+    for _ in range(r.integers(1, 4)):
+        u, v = turned(r, h, w, 0.03, 0.12)
+        line = (u + 0.1 * np.sin(v * r.uniform(0.3, 1.5))) % 1 < r.uniform(0.1, 0.35)
+        out = out + line[..., None] * r.normal(0, 32) * np.clip(r.normal(1, 0.2, 3), 0.3, 2)
+    return out
+
+
+def basket(r, pal, h, w):
+    """Over and under."""
+    u, v = turned(r, h, w, 0.07, 0.2)
+    across = (np.floor(u) + np.floor(v)) % 2 == 0
+    n = r.integers(1, 4)
+    return two_coloured(r, pal, np.where(across, np.sin(u * 6.2832 * n), np.sin(v * 6.2832 * n)) + r.uniform(-0.3, 0.3))
+
+
+def rings(r, pal, h, w):
+    """Round a point, or a spiral."""
+    y, x = np.mgrid[0:h, 0:w] / min(h, w)
+    x, y = x - r.uniform(-0.2, 1.2), y - r.uniform(-0.2, 1.2)
+    turn = r.integers(0, 3) * np.arctan2(y, x)
+    return two_coloured(r, pal, np.sin(np.hypot(x, y) * 6.2832 / r.uniform(0.06, 0.25) + turn) + r.uniform(-0.6, 0.6))
+
+
+def scales(r, pal, h, w):
+    u, v = turned(r, h, w, 0.08, 0.22)
+    u = u + np.floor(v) % 2 * 0.5
+    edge = np.hypot(u % 1 - 0.5, (v % 1) * r.uniform(0.7, 1.1))
+    return two_coloured(r, pal, np.cos(edge * 6.2832 * r.integers(1, 3)))
+
+
+def confetti(r, pal, h, w):
+    """Small marks of many colours, evenly strewn."""
+    image, kind = Image.fromarray(plain(r, pal, h, w).astype(np.uint8)), r.integers(3)
+    draw, spread = ImageDraw.Draw(image), r.uniform(15, 60)
+    size = min(h, w) * r.uniform(0.01, 0.035)
+    for _ in range(r.integers(30, 140)):
+        x, y, a = r.uniform(0, w), r.uniform(0, h), r.uniform(0, 6.28)
+        colour = tuple(int(c) for c in np.clip(np.array(pal["ground"]) + r.normal(0, spread, 3), 0, 255))
+        dx, dy = np.cos(a) * size, np.sin(a) * size
+        if kind == 0:
+            draw.ellipse((x - size, y - size, x + size, y + size), fill=colour)
+        elif kind == 1:
+            draw.polygon([(x - dx, y - dy), (x + dy, y - dx), (x + dx, y + dy)], fill=colour)
+        else:
+            draw.line((x - dx * 2, y - dy * 2, x + dx * 2, y + dy * 2), fill=colour, width=max(1, int(size / 2)))
+    return np.asarray(image, np.float32)
+
+
+def two_halves(r, pal, h, w):
+    """A horizon: another colour from somewhere on."""
+    u, v = turned(r, h, w, 0.8, 1.6)
+    return two_coloured(r, pal, v - v.mean() + r.uniform(-0.3, 0.3) + r.uniform(0, 0.15) * np.sin(u * 12))
+
+
 # Of the validation styles.
 
 
@@ -94,6 +202,13 @@ def dotted(r, pal, h, w):
     step = min(h, w) * r.uniform(0.08, 0.14)
     near = np.hypot((x % step) - step / 2, (y % step) - step / 2) < step * 0.22
     return np.where(near[..., None], np.array(pal["ground2"]), np.array(pal["ground"]))
+
+
+def honeycomb(r, pal, h, w):
+    """Six-cornered cells with walls."""
+    u, v = turned(r, h, w, 0.1, 0.22)
+    waves = [np.cos(6.2832 * (u * np.cos(a) + v * np.sin(a))) for a in (0, 2.0944, 4.1888)]
+    return two_coloured(r, pal, -0.7 - sum(waves))
 
 
 # Of the held-out styles.
@@ -268,7 +383,8 @@ def biscuit(r, pal, h, w):
 
 
 GROUNDS = {f.__name__: f for f in (
-    plain, linear, vignette, noisy, blotchy, lines, shapes, strong_clutter, woven, dotted,
+    plain, linear, vignette, noisy, blotchy, lines, shapes, strong_clutter, bars, waves, spots, tiles, strokes,
+    basket, rings, scales, confetti, two_halves, honeycomb, woven, dotted,
     checkered, striped, tiled, smudged, aged, bokeh, squared, laid, rays, wooden,
     graph, panes, gouged, felted, folded, brick, tartan, daubs, tube, biscuit,
 )}

@@ -103,12 +103,48 @@ def crayons(r, label):
     return complete(r, pick, (r.uniform(235, 255),) * 3, pick())
 
 
+def mild(r, label):
+    """Little colour, little contrast."""
+    s, v = r.uniform(0, 0.4), r.uniform(0.25, 0.95)
+    make = lambda: hsv(r.random(), np.clip(s + r.normal(0, 0.1), 0, 1), np.clip(v + r.normal(0, 0.17), 0.05, 1))
+    return complete(r, make, make(), far(r, make, [make()], 70) if r.random() < 0.5 else None)
+
+
+def faint(r, label):
+    """Fills hardly stand off the ground; lines do."""
+    ground = np.array(hsv(r.random(), r.uniform(0, 0.5), r.uniform(0.1, 1)))
+    make = lambda: tuple(np.clip(ground + r.normal(0, 26, 3) + r.normal(0, 14), 0, 255))
+    ink = far(r, lambda: hsv(r.random(), r.uniform(0, 0.8), r.uniform(0, 1)), [tuple(ground)], r.uniform(60, 130))
+    pal = complete(r, make, tuple(ground), ink)
+    if r.random() < 0.5:
+        pal.update(mark=ink, light=make())
+    return pal
+
+
+def alike(r, label):
+    """Of one lightness: only the hue tells things apart."""
+    v = r.uniform(0.4, 1)
+    return complete(r, lambda: hsv(r.random(), r.uniform(0.3, 0.9), np.clip(v + r.normal(0, 0.08), 0.1, 1)), hsv(r.random(), r.uniform(0.2, 0.9), v))
+
+
+def poster(r, label):
+    """Three inks, anyhow."""
+    box = [anything(r) for _ in range(3)]
+    pick = lambda: box[r.integers(3)]
+    return complete(r, pick, anything(r), pick())
+
+
 # Of the validation styles.
 
 
 def rust(r, label):
     box = [(122, 59, 46), (201, 123, 74), (233, 201, 160), (67, 52, 55), (150, 160, 150)]
     return complete(r, lambda: box[r.integers(5)], box[r.integers(5)])
+
+
+def mint(r, label):
+    make = lambda: hsv(r.uniform(0.38, 0.5), r.uniform(0.1, 0.6), r.uniform(0.3, 1))
+    return complete(r, make, make())
 
 
 # Of the held-out styles.
@@ -217,7 +253,7 @@ def old_masters(r, label):
 
 
 PALETTES = {f.__name__: f for f in (
-    natural, free, dark_on_light, light_on_dark, one_hue, crayons, rust,
+    natural, free, dark_on_light, light_on_dark, one_hue, crayons, mild, faint, alike, poster, rust, mint,
     pastel, sixteen, slate, parchment, night, ballpoint, aquarelle, print_inks, card,
     blueprint, glass, lino, yarn, dusk, spray, phosphor, icing, quilt, old_masters,
 )}

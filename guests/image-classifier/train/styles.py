@@ -1,7 +1,7 @@
 """The styles, and the split: what is trained on, what choices are made by, and what is held out.
 
 A style names the kinds that a drawing of it draws lots from. A kind that a validation or a held-out
-style names and that is listed under `TRAINED` is one that training sees; `check_split` states that every
+style names and that is listed under `TRAINED` or `BROAD` is one that training sees; `check_split` states that every
 such style has at least three kinds that training never sees, and that validation and held-out styles
 share none of those.
 """
@@ -42,10 +42,23 @@ TRAINED = Style(
     most_wear=3,
 )
 
+# Broader: grounds with regular patterns, low contrast, and effects.
+BROAD = Style(
+    renderer=TRAINED.renderer,
+    finish=TRAINED.finish + ["flat_outlined", "flat", "patterned", "shadowed", "broken", "streaky", "streaky"],
+    palette=TRAINED.palette + ["mild", "faint", "alike", "poster"],
+    ground=["plain", "linear", "noisy", "blotchy", "lines", "shapes", "strong_clutter", "bars", "waves", "spots", "tiles", "strokes", "basket", "rings", "scales", "confetti", "two_halves"],
+    bend=TRAINED.bend,
+    effect=["over", "over", "over", "see_through", "rimmed", "worn", "ragged"],
+    wear=TRAINED.wear + ["none", "few_tones", "banded", "scattered", "smoothed", "sharpened"],
+    most_wear=2,
+)
+
 VALIDATION = {
     "dashed felt pen": Style(["pillow"], ["dashed"], ["rust"], ["dotted"], ["zigzag"]),
     "cross stitch": Style(["skia"], ["cross_stitch"], ["rust"], ["woven"], ["still"], wear=["jpeg", "blur"]),
     "relief": Style(["pillow"], ["flat_outlined", "outline"], ["one_hue"], ["woven"], ["zigzag"], effect=["embossed"]),
+    "mint on honeycomb": Style(["pillow"], ["flat_outlined", "doubled"], ["mint"], ["honeycomb"], ["zigzag"]),
 }
 
 HELD_OUT = {
@@ -75,7 +88,7 @@ HELD_OUT_2 = {
     "oil painting": Style(["agg"], ["daubed"], ["old_masters"], ["daubs"], ["warped"], wear=["oily"]),
 }
 
-SPLITS = {"train": {"trained": TRAINED}, "validation": VALIDATION, "held-out": HELD_OUT, "held-out-2": HELD_OUT_2}
+SPLITS = {"train": {"trained": TRAINED, "broad": BROAD}, "validation": VALIDATION, "held-out": HELD_OUT, "held-out-2": HELD_OUT_2}
 
 
 def kinds(style):
@@ -83,7 +96,7 @@ def kinds(style):
 
 
 def check_split():
-    seen = kinds(TRAINED)
+    seen = kinds(TRAINED) | kinds(BROAD)
     new = {split: set().union(*(kinds(s) - seen for s in SPLITS[split].values())) for split in list(SPLITS)[1:]}
     assert not new["validation"] & (new["held-out"] | new["held-out-2"])
     for split in new:

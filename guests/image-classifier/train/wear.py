@@ -20,6 +20,37 @@ def shadow_of(layer, ground, offset, blur, strength):
     ground.paste((10, 10, 15), mask=alpha.point(lambda v: int(v * strength)))
 
 
+def see_through(r, layer, ground, pal):
+    """The ground shows through."""
+    return Image.blend(ground.copy(), over(r, layer, ground.copy(), pal), r.uniform(0.45, 0.85))
+
+
+def rimmed(r, layer, ground, pal):
+    """A contour or a glow about the whole, of any colour."""
+    rim = layer.getchannel("A").filter(ImageFilter.MaxFilter(2 * int(r.integers(1, 4)) + 1)).filter(ImageFilter.GaussianBlur(r.uniform(0, 3)))
+    strength = r.uniform(0.4, 1)
+    ground.paste(tuple(int(c) for c in r.uniform(0, 255, 3)), mask=rim.point(lambda v: int(v * strength)))
+    return over(r, layer, ground, pal)
+
+
+def worn(r, layer, ground, pal):
+    """Paint that has come off in places."""
+    w, h = layer.size
+    left = np.clip(1.2 + cloudy(r, h, w, r.integers(5, 30))[..., 0] * r.uniform(0.2, 0.7), 0, 1)
+    layer.putalpha(Image.fromarray((np.asarray(layer.getchannel("A"), np.float32) * left).astype(np.uint8)))
+    return over(r, layer, ground, pal)
+
+
+def ragged(r, layer, ground, pal):
+    """Edges that wander."""
+    w, h = layer.size
+    y, x = np.mgrid[0:h, 0:w]
+    cells, by = r.integers(12, 45), min(w, h) * r.uniform(0.004, 0.014)
+    dx, dy = (cloudy(r, h, w, cells)[..., 0] * by for _ in range(2))
+    layer = Image.fromarray(np.asarray(layer)[np.clip(y + dy, 0, h - 1).astype(int), np.clip(x + dx, 0, w - 1).astype(int)])
+    return over(r, layer, ground, pal)
+
+
 def embossed(r, layer, ground, pal):
     """Pressed into the ground: only relief shows (of validation)."""
     height = np.asarray(layer.convert("L"), np.float32) * 0.4 + np.asarray(layer.getchannel("A"), np.float32) * 0.6
@@ -177,6 +208,36 @@ def toned(r, image):
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
+def few_tones(r, image):
+    """Few colours, dithered or not."""
+    return image.quantize(int(r.integers(4, 14)), dither=Image.Dither.FLOYDSTEINBERG if r.random() < 0.5 else Image.Dither.NONE).convert("RGB")
+
+
+def banded(r, image):
+    """Light through a blind, or a poor print."""
+    w, h = image.size
+    y, x = np.mgrid[0:h, 0:w] / min(w, h)
+    a, cycles = r.uniform(0, 3.14), np.exp(r.uniform(np.log(2), np.log(20)))
+    wave = np.clip(np.sin((x * np.cos(a) + y * np.sin(a)) * cycles * 6.2832) * r.uniform(1, 5), -1, 1)
+    return Image.fromarray(np.clip(np.asarray(image) * (1 - r.uniform(0.05, 0.3) * (1 + wave[..., None])), 0, 255).astype(np.uint8))
+
+
+def scattered(r, image):
+    """Every pixel comes from somewhere near."""
+    w, h = image.size
+    y, x = np.mgrid[0:h, 0:w]
+    by = min(w, h) * r.uniform(0.004, 0.02)
+    return Image.fromarray(np.asarray(image)[np.clip(y + r.normal(0, by, (h, w)), 0, h - 1).astype(int), np.clip(x + r.normal(0, by, (h, w)), 0, w - 1).astype(int)])
+
+
+def smoothed(r, image):
+    return image.filter(ImageFilter.MedianFilter(int(r.choice([3, 5, 7]))))
+
+
+def sharpened(r, image):
+    return image.filter(ImageFilter.UnsharpMask(r.uniform(1, 4), int(r.integers(80, 300)), 0))
+
+
 # Held out.
 
 
@@ -265,5 +326,5 @@ def oily(r, image):
     return image.quantize(24, dither=Image.Dither.NONE).convert("RGB").filter(ImageFilter.ModeFilter(5))
 
 
-EFFECTS = {f.__name__: f for f in (over, embossed, sticker, raised, chalky, glowing, bleeding, padded, sprayed, patchy)}
-WEAR = {f.__name__: f for f in (none, blur, motion, grain, jpeg, webp, small, occluded, lit, photographed, toned, pixelated, fringed, halftone, hand_shadow, rastered, oily)}
+EFFECTS = {f.__name__: f for f in (over, see_through, rimmed, worn, ragged, embossed, sticker, raised, chalky, glowing, bleeding, padded, sprayed, patchy)}
+WEAR = {f.__name__: f for f in (none, blur, motion, grain, jpeg, webp, small, occluded, lit, photographed, toned, few_tones, banded, scattered, smoothed, sharpened, pixelated, fringed, halftone, hand_shadow, rastered, oily)}
