@@ -31,6 +31,18 @@ use tracing_subscriber::EnvFilter;
 /// Invocations that may live at once: more than the tests need, little address space.
 pub const INSTANCES: u32 = 64;
 
+/// The names that document-conversion offers.
+pub const CONVERSIONS: [&str; 8] = [
+    "csv_to_json",
+    "docx_to_text",
+    "email_to_text",
+    "html_to_markdown",
+    "html_to_text",
+    "markdown_to_html",
+    "pdf_to_text",
+    "text_to_stream",
+];
+
 /// The runtime of all tests, so that a test knows which threads are there.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
