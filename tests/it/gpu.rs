@@ -1,5 +1,5 @@
 //! GPU work by a guest, on whatever GPU there is: Mesa's software driver will do. Where no driver is
-//! installed these tests say so and are no use; `CRANK_TEST_GPU=1` makes that a failure.
+//! installed these tests say so and are no use; `TEST_GPU=1` makes that a failure.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::support::{self, code, done, failure, guest, router, run};
 async fn lab() -> Option<Arc<Router>> {
     if Adapter::find().is_empty() {
         assert!(
-            std::env::var_os("CRANK_TEST_GPU").is_none(),
+            std::env::var_os("TEST_GPU").is_none(),
             "no driver offers a GPU"
         );
         println!("not run: no driver offers a GPU");
