@@ -6,6 +6,7 @@
 mod door;
 mod events;
 mod invoke;
+mod openapi;
 mod problem;
 mod routes;
 mod server;

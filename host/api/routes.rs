@@ -23,7 +23,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke, workers};
+use super::{Settings, invoke, openapi, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::router::Router;
@@ -76,6 +76,10 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/invoke/{verb}", post(invoke::by_verb))
         .route("/capabilities", get(list_capabilities))
         .route("/workers", get(list_workers))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::page))
+        .route("/docs/", get(openapi::index))
+        .route("/docs/{*file}", get(openapi::asset))
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))

@@ -17,6 +17,7 @@ mod mail;
 mod metadata;
 mod mix;
 mod new;
+mod openapi;
 mod peers;
 mod placement;
 mod search;
