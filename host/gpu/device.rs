@@ -350,7 +350,10 @@ impl Opened {
     /// Waits, elsewhere, until the GPU has done what was handed to it: what has to happen then happens there.
     pub fn wait(&self, submission: wgpu::SubmissionIndex) -> Result<(), Error> {
         let (device, lost) = (self.device.clone(), self.lost.clone());
+        // Whoever drops a queue last waits for what is on it: then it is that thread.
+        let queue = self.queue.clone();
         self.waiter.tell(move || {
+            let _queue = queue;
             let poll = wgpu::PollType::Wait {
                 submission_index: Some(submission),
                 timeout: None,
