@@ -62,7 +62,7 @@ const KERNELS: [Kernel; 4] = [
     },
     Kernel {
         name: "turns that differ between threads",
-        body: "var n = i; var turns = 0.0; while (n > 1u) { n = select(n / 2u, n * 3u + 1u, (n & 1u) == 1u); turns += 1.0; } out[i] = turns;",
+        body: "var n = i; var turns = 0.0; while (n > 1u) { n = select(n / 2u, n * 3u + 1u, (n & 1u) == 1u); turns += 1.0; } out[i] = turns + a[i] * b[i];",
         fuel: 500,
     },
 ];
