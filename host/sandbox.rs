@@ -177,6 +177,11 @@ impl Sandbox {
         }
     }
 
+    /// Its place on a GPU, if it has one.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.gpu.as_deref()
+    }
+
     /// Whether it keeps state.
     pub fn keeps_state(&self) -> bool {
         self.shelf.is_some()

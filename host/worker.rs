@@ -19,6 +19,7 @@ use crate::admission::Lane;
 use crate::capability::Capability;
 use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
+use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
 
@@ -169,6 +170,11 @@ impl Worker {
     /// Whether it may call other capabilities.
     pub fn calls_peers(&self) -> bool {
         self.calls_peers
+    }
+
+    /// Its place on a GPU, if it has one.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.sandbox.seat()
     }
 
     /// Whether it may keep state that outlives its invocations.

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::held::Known;
 use super::{Load, Offered, Refused, Worker, placement, storage, terms};
-use crate::capability::{self, Capability, EnvProfile, Required, WorkerId};
+use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
 use crate::error::Failure;
-use crate::gpu::{Adapter, Seat};
+use crate::gpu::{self, Adapter, Seat};
 use crate::limits::{Handed, Limits};
 use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
 use crate::sandbox::{self, Rates, Sandbox, Shelf};
@@ -73,7 +73,9 @@ impl Loading<'_> {
             let declared = capability.constraints.as_ref();
             terms::limits(&self.config.limits, operator, declared, known.machine)
         };
-        let adapters = match wants_gpu(&capabilities, &imports) {
+        let asks = |at: &Capability| placement::asks_for_gpu(at, known.relaxed);
+        let imported = |name: &String| name.starts_with("crank:gpu/");
+        let adapters = match capabilities.iter().any(asks) || imports.iter().any(imported) {
             true => self.engine.gpus().await,
             false => &[],
         };
@@ -200,19 +202,6 @@ impl Loading<'_> {
     }
 }
 
-/// Whether the drivers have to be asked.
-fn wants_gpu(capabilities: &[Capability], imports: &[String]) -> bool {
-    let asks = |capability: &Capability| {
-        let given = capability.constraints.as_ref();
-        let asked = given.is_some_and(|given| {
-            given.gpu_count.is_some() || given.gpu_memory_mb.is_some() || given.gpu_type.is_some()
-        });
-        asked || capability.env_profile == Some(EnvProfile::GpuRequired)
-    };
-    let imported = |name: &String| name.starts_with("crank:gpu/");
-    capabilities.iter().any(asks) || imports.iter().any(imported)
-}
-
 /// A place on the best GPU of the kind that is asked for, else on the best there is: where that may not
 /// be, placement has said so.
 fn seat(
@@ -226,8 +215,8 @@ fn seat(
     let fits = |adapter: &&Adapter| asked.is_none() || adapter.found.kind == asked;
     let adapter = adapters.iter().find(fits).or(adapters.first());
     let adapter = adapter.ok_or_else(|| {
-        "imports crank:gpu/compute, and no driver offers a GPU; install one for Vulkan, then look with `crank gpu`"
-            .to_owned()
+        let none = gpu::NONE;
+        format!("imports crank:gpu/compute, and {none}; `crank gpu` says what to do")
     })?;
     let kept = capabilities
         .iter()
