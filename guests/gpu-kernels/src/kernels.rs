@@ -1,0 +1,323 @@
+//! The kernels, in WGSL. Images lie as channels of rows; a thread has a pixel, or a few of them, and
+//! several output channels, so that what it reads is used more than once.
+//!
+//! Shapes come in a uniform, so that a network needs few pipelines; windows are written out, since a
+//! turn of a loop costs fuel.
+
+use std::fmt::Write;
+
+/// Threads of a workgroup.
+pub const LANES: usize = 64;
+/// Output channels that a thread of `conv` has.
+pub const TILE: usize = 8;
+/// Values that a thread of `relu6` and `add` has.
+pub const ELEMENTS: usize = 4;
+
+/// A kernel; each is one pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kernel {
+    /// Height and width of the window.
+    Conv(usize, usize),
+    /// Height and width of the window.
+    Depthwise(usize, usize),
+    /// Whether a thread has several pixels: for images that have many.
+    Pointwise {
+        many: bool,
+    },
+    Relu6,
+    Add,
+    Pool,
+    Dense,
+    Softmax,
+}
+
+/// Slots: 0 the parameters, 1 what is read, 2 the weights, 3 what is written, 4 what is added.
+const HEAD: &str = "\
+struct Params {
+    channels: u32, height: u32, width: u32,
+    out_channels: u32, out_height: u32, out_width: u32,
+    stride: u32, padding: u32, weight: u32, bias: u32, low: f32, high: f32,
+}
+@group(0) @binding(0) var<uniform> p: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+";
+const WEIGHTS: &str = "@group(0) @binding(2) var<storage, read> w: array<f32>;\n";
+const OTHER: &str = "@group(0) @binding(4) var<storage, read> z: array<f32>;\n";
+const MAIN: &str = "\
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) me: u32) {
+";
+
+const RELU6: &str = "\
+    let n = p.channels * p.height * p.width;
+    for_each { y[i] = clamp(x[i], p.low, p.high); }";
+const ADD: &str = "\
+    let n = p.channels * p.height * p.width;
+    for_each { y[i] = x[i] + z[i]; }";
+const POOL: &str = "\
+    let c = group.x * 64u + me;
+    if (c >= p.channels) { return; }
+    let n = p.height * p.width;
+    let first = c * n;
+    var sum = 0.0;
+    for (var i = 0u; i < n; i++) { sum += x[first + i]; }
+    y[c] = sum / f32(n);";
+const DENSE: &str = "\
+    let o = group.x * 64u + me;
+    if (o >= p.out_channels) { return; }
+    let n = p.channels;
+    let row = p.weight + o * n;
+    var sum = w[p.bias + o];
+    for (var k = 0u; k < n; k++) { sum += w[row + k] * x[k]; }
+    y[o] = sum;";
+const SOFTMAX: &str = "\
+    let n = p.channels * p.height * p.width;
+    var most = x[0];
+    for (var i = 0u; i < n; i++) { most = max(most, x[i]); }
+    var sum = 0.0;
+    for (var i = 0u; i < n; i++) { sum += exp(x[i] - most); }
+    for (var i = me; i < n; i += 64u) { y[i] = exp(x[i] - most) / sum; }";
+
+impl Kernel {
+    /// Output channels and pixels of one thread of a pointwise kernel.
+    pub fn tile(many: bool) -> (usize, usize) {
+        if many { (8, 4) } else { (16, 1) }
+    }
+
+    /// Whether it reads weights.
+    pub fn has_weights(self) -> bool {
+        matches!(
+            self,
+            Self::Conv(..) | Self::Depthwise(..) | Self::Pointwise { .. } | Self::Dense
+        )
+    }
+
+    /// Its shader; the entry point is `main`.
+    pub fn wgsl(self) -> String {
+        let body = match self {
+            Self::Conv(height, width) => conv(height, width),
+            Self::Depthwise(height, width) => depthwise(height, width),
+            Self::Pointwise { many } => pointwise(many),
+            Self::Relu6 => each(RELU6),
+            Self::Add => each(ADD),
+            Self::Pool => POOL.to_owned(),
+            Self::Dense => DENSE.to_owned(),
+            Self::Softmax => SOFTMAX.to_owned(),
+        };
+        let weights = if self.has_weights() { WEIGHTS } else { "" };
+        let other = if self == Self::Add { OTHER } else { "" };
+        format!("{HEAD}{weights}{other}{MAIN}{body}\n}}\n")
+    }
+}
+
+/// Writes a body out for each value that a thread has.
+fn each(text: &str) -> String {
+    let (head, body) = text.split_once("for_each").unwrap_or((text, ""));
+    let mut out = head.to_owned();
+    for at in 0..ELEMENTS {
+        let first = at * LANES;
+        let _ = writeln!(
+            out,
+            "    {{ let i = group.x * {}u + {first}u + me; if (i < n) {body} }}",
+            LANES * ELEMENTS
+        );
+    }
+    out
+}
+
+/// Where a window of a pixel lies in a channel: offsets, and whether they are inside of the image.
+fn window(height: usize, width: usize) -> String {
+    let mut out = "\
+    let pixels = p.out_height * p.out_width;
+    let pixel = group.x * 64u + me;
+    let inside = pixel < pixels;
+    let at = min(pixel, pixels - 1u);
+    let top = i32((at / p.out_width) * p.stride) - i32(p.padding);
+    let left = i32((at % p.out_width) * p.stride) - i32(p.padding);
+    let h = i32(p.height);
+    let v = i32(p.width);
+    let plane = p.height * p.width;
+"
+    .to_owned();
+    for row in 0..height {
+        let _ = writeln!(
+            out,
+            "    let y{row} = top + {row}; let has_y{row} = y{row} >= 0 && y{row} < h;"
+        );
+    }
+    for column in 0..width {
+        let _ = writeln!(
+            out,
+            "    let x{column} = left + {column}; let has_x{column} = x{column} >= 0 && x{column} < v;"
+        );
+    }
+    for (row, column) in taps(height, width) {
+        let _ = writeln!(
+            out,
+            "    let has_{row}_{column} = has_y{row} && has_x{column};
+    let at_{row}_{column} = u32(select(0, y{row} * v + x{column}, has_{row}_{column}));"
+        );
+    }
+    out
+}
+
+fn taps(height: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..height).flat_map(move |row| (0..width).map(move |column| (row, column)))
+}
+
+/// A pixel of one channel.
+fn depthwise(height: usize, width: usize) -> String {
+    let mut out = window(height, width);
+    let _ = writeln!(
+        out,
+        "    let c = group.y;
+    let first = c * plane;
+    let row = p.weight + c * {}u;
+    var sum = w[p.bias + c];",
+        height * width
+    );
+    for (tap, (row, column)) in taps(height, width).enumerate() {
+        let _ = writeln!(
+            out,
+            "    sum += w[row + {tap}u] * select(0.0, x[first + at_{row}_{column}], has_{row}_{column});"
+        );
+    }
+    out + "    if (inside) { y[c * pixels + pixel] = clamp(sum, p.low, p.high); }"
+}
+
+/// A pixel of several output channels, all of the input's one after the other.
+fn conv(height: usize, width: usize) -> String {
+    let taps_of = height * width;
+    let mut out = window(height, width);
+    out += &rows(TILE, &format!("p.channels * {taps_of}u"));
+    out += &sums(TILE, 1);
+    let _ = writeln!(
+        out,
+        "    for (var c = 0u; c < p.channels; c++) {{
+        let first = c * plane;
+        let k = c * {taps_of}u;"
+    );
+    for (tap, (row, column)) in taps(height, width).enumerate() {
+        let _ = writeln!(
+            out,
+            "        let v{tap} = select(0.0, x[first + at_{row}_{column}], has_{row}_{column});"
+        );
+    }
+    for quad in 0..TILE / 4 {
+        let _ = writeln!(out, "        var s{quad} = vec4<f32>();");
+        for tap in 0..taps_of {
+            let _ = writeln!(out, "        s{quad} += {} * v{tap};", weights(quad, tap));
+        }
+        let _ = writeln!(out, "        sum_0_{quad} += s{quad};");
+    }
+    out += "    }\n";
+    out + &stores(TILE, 1)
+}
+
+/// Several pixels of several output channels: a product of matrices, four channels of the input in one turn.
+fn pointwise(many: bool) -> String {
+    let (outputs, each) = Kernel::tile(many);
+    let mut out = "    let pixels = p.out_height * p.out_width;\n".to_owned();
+    for at in 0..each {
+        let _ = writeln!(
+            out,
+            "    let pixel_{at} = group.x * {}u + {}u + me; let at_{at} = min(pixel_{at}, pixels - 1u);",
+            LANES * each,
+            LANES * at
+        );
+    }
+    out += &rows(outputs, "p.channels");
+    out += &sums(outputs, each);
+    out += "    var k = 0u;\n    let most = p.channels - p.channels % 4u;\n";
+    for (condition, by) in [("k < most", 4), ("k < p.channels", 1)] {
+        let _ = writeln!(out, "    for (; {condition}; k += {by}u) {{");
+        for step in 0..by {
+            for at in 0..each {
+                let _ = writeln!(
+                    out,
+                    "        let v_{at}_{step} = x[(k + {step}u) * pixels + at_{at}];"
+                );
+            }
+        }
+        for quad in 0..outputs / 4 {
+            for step in 0..by {
+                let _ = writeln!(out, "        let w_{quad}_{step} = {};", weights(quad, step));
+            }
+            for at in 0..each {
+                let products: Vec<_> = (0..by)
+                    .map(|step| format!("w_{quad}_{step} * v_{at}_{step}"))
+                    .collect();
+                let _ = writeln!(out, "        sum_{at}_{quad} += {};", products.join(" + "));
+            }
+        }
+        out += "    }\n";
+    }
+    for at in 0..each {
+        let _ = writeln!(
+            out,
+            "    let inside_{at} = pixel_{at} < pixels;"
+        );
+    }
+    out + &stores_of(outputs, each)
+}
+
+/// Where the weights of each output of a thread begin: those that there are not are the last one's.
+fn rows(outputs: usize, length: &str) -> String {
+    let mut out = format!(
+        "    let o = group.y * {outputs}u;
+    let last = p.out_channels - 1u;
+    let length = {length};\n"
+    );
+    for output in 0..outputs {
+        let _ = writeln!(
+            out,
+            "    let o{output} = min(o + {output}u, last); let r{output} = p.weight + o{output} * length;"
+        );
+    }
+    out
+}
+
+/// Weight `k + step` of four outputs.
+fn weights(quad: usize, step: usize) -> String {
+    let one = |at: usize| format!("w[r{} + k + {step}u]", quad * 4 + at);
+    format!("vec4<f32>({}, {}, {}, {})", one(0), one(1), one(2), one(3))
+}
+
+/// Sums of each pixel, four outputs each; they start with the bias.
+fn sums(outputs: usize, pixels: usize) -> String {
+    let mut out = String::new();
+    for quad in 0..outputs / 4 {
+        let one = |at: usize| format!("w[p.bias + o{}]", quad * 4 + at);
+        let _ = writeln!(
+            out,
+            "    let b{quad} = vec4<f32>({}, {}, {}, {});",
+            one(0),
+            one(1),
+            one(2),
+            one(3)
+        );
+        for pixel in 0..pixels {
+            let _ = writeln!(out, "    var sum_{pixel}_{quad} = b{quad};");
+        }
+    }
+    out
+}
+
+fn stores(outputs: usize, pixels: usize) -> String {
+    "    let inside_0 = inside;\n    let pixel_0 = pixel;\n".to_owned() + &stores_of(outputs, pixels)
+}
+
+fn stores_of(outputs: usize, pixels: usize) -> String {
+    let mut out = String::new();
+    for pixel in 0..pixels {
+        for output in 0..outputs {
+            let (quad, part) = (output / 4, output % 4);
+            let _ = writeln!(
+                out,
+                "    if (inside_{pixel} && o + {output}u <= last) {{ y[(o + {output}u) * pixels + pixel_{pixel}] = clamp(sum_{pixel}_{quad}[{part}], p.low, p.high); }}"
+            );
+        }
+    }
+    out
+}
