@@ -165,7 +165,10 @@ fn check(network: &Network) -> Result<(), Broken> {
         mean,
         std,
     } = &network.input;
-    if [width, height].iter().any(|side| !(1..=MOST_PIXELS).contains(*side)) {
+    if [width, height]
+        .iter()
+        .any(|side| !(1..=MOST_PIXELS).contains(*side))
+    {
         return Err(Broken(format!(
             "an input of {width} x {height} pixels; each side is 1 to {MOST_PIXELS}"
         )));

@@ -20,9 +20,11 @@ pub enum Kernel {
     Conv(usize, usize),
     /// Height and width of the window.
     Depthwise(usize, usize),
-    /// Whether a thread has several pixels: for images that have many.
     Pointwise {
+        /// Whether a thread has several pixels: for images that have many.
         many: bool,
+        /// Whether a turn takes four channels of the input, which must be a multiple of that.
+        fours: bool,
     },
     Relu6,
     Add,
@@ -98,7 +100,7 @@ impl Kernel {
         let body = match self {
             Self::Conv(height, width) => conv(height, width),
             Self::Depthwise(height, width) => depthwise(height, width),
-            Self::Pointwise { many } => pointwise(many),
+            Self::Pointwise { many, fours } => pointwise(many, fours),
             Self::Relu6 => each(RELU6),
             Self::Add => each(ADD),
             Self::Pool => POOL.to_owned(),
@@ -131,7 +133,8 @@ fn window(height: usize, width: usize) -> String {
     let mut out = "\
     let pixels = p.out_height * p.out_width;
     let pixel = group.x * 64u + me;
-    let inside = pixel < pixels;
+    let inside_0 = pixel < pixels;
+    let pixel_0 = pixel;
     let at = min(pixel, pixels - 1u);
     let top = i32((at / p.out_width) * p.stride) - i32(p.padding);
     let left = i32((at % p.out_width) * p.stride) - i32(p.padding);
@@ -183,7 +186,7 @@ fn depthwise(height: usize, width: usize) -> String {
             "    sum += w[row + {tap}u] * select(0.0, x[first + at_{row}_{column}], has_{row}_{column});"
         );
     }
-    out + "    if (inside) { y[c * pixels + pixel] = clamp(sum, p.low, p.high); }"
+    out + "    if (inside_0) { y[c * pixels + pixel] = clamp(sum, p.low, p.high); }"
 }
 
 /// A pixel of several output channels, all of the input's one after the other.
@@ -215,51 +218,45 @@ fn conv(height: usize, width: usize) -> String {
     out + &stores(TILE, 1)
 }
 
-/// Several pixels of several output channels: a product of matrices, four channels of the input in one turn.
-fn pointwise(many: bool) -> String {
+/// Several pixels of several output channels: a product of matrices.
+fn pointwise(many: bool, fours: bool) -> String {
     let (outputs, each) = Kernel::tile(many);
+    let by = if fours { 4 } else { 1 };
     let mut out = "    let pixels = p.out_height * p.out_width;\n".to_owned();
     for at in 0..each {
+        let first = LANES * at;
         let _ = writeln!(
             out,
-            "    let pixel_{at} = group.x * {}u + {}u + me; let at_{at} = min(pixel_{at}, pixels - 1u);",
+            "    let pixel_{at} = group.x * {}u + {first}u + me; let inside_{at} = pixel_{at} < pixels;
+    let at_{at} = min(pixel_{at}, pixels - 1u);",
             LANES * each,
-            LANES * at
         );
     }
     out += &rows(outputs, "p.channels");
     out += &sums(outputs, each);
-    out += "    var k = 0u;\n    let most = p.channels - p.channels % 4u;\n";
-    for (condition, by) in [("k < most", 4), ("k < p.channels", 1)] {
-        let _ = writeln!(out, "    for (; {condition}; k += {by}u) {{");
+    let _ = writeln!(out, "    for (var k = 0u; k < p.channels; k += {by}u) {{");
+    for step in 0..by {
+        let _ = writeln!(out, "        let k{step} = (k + {step}u) * pixels;");
+        for at in 0..each {
+            let _ = writeln!(out, "        let v_{at}_{step} = x[k{step} + at_{at}];");
+        }
+    }
+    for quad in 0..outputs / 4 {
         for step in 0..by {
-            for at in 0..each {
-                let _ = writeln!(
-                    out,
-                    "        let v_{at}_{step} = x[(k + {step}u) * pixels + at_{at}];"
-                );
-            }
+            let _ = writeln!(
+                out,
+                "        let w_{quad}_{step} = {};",
+                weights(quad, step)
+            );
         }
-        for quad in 0..outputs / 4 {
-            for step in 0..by {
-                let _ = writeln!(out, "        let w_{quad}_{step} = {};", weights(quad, step));
-            }
-            for at in 0..each {
-                let products: Vec<_> = (0..by)
-                    .map(|step| format!("w_{quad}_{step} * v_{at}_{step}"))
-                    .collect();
-                let _ = writeln!(out, "        sum_{at}_{quad} += {};", products.join(" + "));
-            }
+        for at in 0..each {
+            let product = |step| format!("w_{quad}_{step} * v_{at}_{step}");
+            let products: Vec<_> = (0..by).map(product).collect();
+            let _ = writeln!(out, "        sum_{at}_{quad} += {};", products.join(" + "));
         }
-        out += "    }\n";
     }
-    for at in 0..each {
-        let _ = writeln!(
-            out,
-            "    let inside_{at} = pixel_{at} < pixels;"
-        );
-    }
-    out + &stores_of(outputs, each)
+    out += "    }\n";
+    out + &stores(outputs, each)
 }
 
 /// Where the weights of each output of a thread begin: those that there are not are the last one's.
@@ -304,20 +301,29 @@ fn sums(outputs: usize, pixels: usize) -> String {
     out
 }
 
+/// Writes the sums of each pixel that there is. An output that there is not is written as the last one, with
+/// the last one's value.
 fn stores(outputs: usize, pixels: usize) -> String {
-    "    let inside_0 = inside;\n    let pixel_0 = pixel;\n".to_owned() + &stores_of(outputs, pixels)
-}
-
-fn stores_of(outputs: usize, pixels: usize) -> String {
     let mut out = String::new();
+    for output in 0..outputs {
+        let _ = writeln!(out, "    let to{output} = o{output} * pixels;");
+    }
     for pixel in 0..pixels {
+        let _ = writeln!(out, "    if (inside_{pixel}) {{");
         for output in 0..outputs {
             let (quad, part) = (output / 4, output % 4);
+            if part == 0 {
+                let _ = writeln!(
+                    out,
+                    "        let s{quad} = clamp(sum_{pixel}_{quad}, vec4<f32>(p.low), vec4<f32>(p.high));"
+                );
+            }
             let _ = writeln!(
                 out,
-                "    if (inside_{pixel} && o + {output}u <= last) {{ y[(o + {output}u) * pixels + pixel_{pixel}] = clamp(sum_{pixel}_{quad}[{part}], p.low, p.high); }}"
+                "        y[to{output} + pixel_{pixel}] = s{quad}[{part}];"
             );
         }
+        out += "    }\n";
     }
     out
 }

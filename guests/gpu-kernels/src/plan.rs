@@ -273,8 +273,11 @@ fn step(
         } => {
             let outputs = matrix(tensors, weight, bias, channels, from, &mut params)?;
             clamp(&mut params, *relu6);
-            let many = from.pixels() >= MANY_PIXELS;
-            (Kernel::Pointwise { many }, Shape(outputs, height, width))
+            let kernel = Kernel::Pointwise {
+                many: from.pixels() >= MANY_PIXELS,
+                fours: channels.is_multiple_of(4),
+            };
+            (kernel, Shape(outputs, height, width))
         }
         Layer::Dense { weight, bias } => {
             let outputs = matrix(tensors, weight, bias, from.values(), from, &mut params)?;
@@ -288,9 +291,8 @@ fn step(
         Layer::Add { with } => {
             // Not itself, and nothing that comes later.
             let other = shapes.get(*with).copied();
-            let other = other.ok_or_else(|| {
-                Broken(format!("`with` is {with}, and must be an earlier layer"))
-            })?;
+            let other = other
+                .ok_or_else(|| Broken(format!("`with` is {with}, and must be an earlier layer")))?;
             if other != from {
                 return Err(Broken(format!(
                     "it adds {other}, the output of layer {with}, to {from}"
@@ -326,11 +328,7 @@ fn takes(weight: &str, takes: usize, from: Shape) -> Broken {
 }
 
 /// The weights of a window: outputs, inputs, height, width.
-fn weights(
-    tensors: &Tensors,
-    window: &Window,
-    params: &mut Params,
-) -> Result<[usize; 4], Broken> {
+fn weights(tensors: &Tensors, window: &Window, params: &mut Params) -> Result<[usize; 4], Broken> {
     let tensor = tensors.get(&window.weight)?;
     let Ok(shape) = <[usize; 4]>::try_from(tensor.shape.as_slice()) else {
         return Err(Broken(format!(
@@ -339,7 +337,10 @@ fn weights(
         )));
     };
     let [outputs, _, kh, kw] = shape;
-    if [kh, kw].iter().any(|side| !(1..=MOST_WINDOW).contains(side)) {
+    if [kh, kw]
+        .iter()
+        .any(|side| !(1..=MOST_WINDOW).contains(side))
+    {
         return Err(Broken(format!(
             "`{}` has a window of {kh} x {kw}; each side is 1 to {MOST_WINDOW}",
             window.weight
@@ -392,12 +393,7 @@ fn matrix(
 }
 
 /// The shape of what a window makes that moves over an image.
-fn moved(
-    window: &Window,
-    outputs: usize,
-    from: Shape,
-    sides: [usize; 2],
-) -> Result<Shape, Broken> {
+fn moved(window: &Window, outputs: usize, from: Shape, sides: [usize; 2]) -> Result<Shape, Broken> {
     let Window {
         stride, padding, ..
     } = *window;
@@ -430,11 +426,12 @@ fn size(kernel: Kernel, from: Shape, to: Shape) -> Result<((u32, u32, u32), u32)
             from.0 + 1,
         ),
         Kernel::Depthwise(..) => (groups(pixels.div_ceil(LANES), to.0), 0),
-        Kernel::Pointwise { many } => {
+        Kernel::Pointwise { many, fours } => {
             let (outputs, each) = Kernel::tile(many);
+            let turns = if fours { from.0 / 4 } else { from.0 };
             (
                 groups(pixels.div_ceil(LANES * each), to.0.div_ceil(outputs)),
-                from.0 / 4 + from.0 % 4 + 2,
+                turns + 1,
             )
         }
         Kernel::Relu6 | Kernel::Add => (groups(to.values().div_ceil(LANES * ELEMENTS), 1), 0),

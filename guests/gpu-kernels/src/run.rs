@@ -35,7 +35,8 @@ impl Model<'_> {
         };
         let mut pipelines = BTreeMap::new();
         for step in &plan.steps {
-            if let std::collections::btree_map::Entry::Vacant(entry) = pipelines.entry(step.kernel) {
+            if let std::collections::btree_map::Entry::Vacant(entry) = pipelines.entry(step.kernel)
+            {
                 entry.insert(Pipeline::compile(&step.kernel.wgsl(), "main")?);
             }
         }
@@ -92,7 +93,11 @@ impl Model<'_> {
             size: 4 * values as u64,
         };
         let read = gpu::run(&dispatches, &[read])?;
-        let words = read.first().map(Vec::as_slice).unwrap_or_default().chunks_exact(4);
+        let words = read
+            .first()
+            .map(Vec::as_slice)
+            .unwrap_or_default()
+            .chunks_exact(4);
         Ok(words
             .map(|word| f32::from_le_bytes([word[0], word[1], word[2], word[3]]))
             .collect())
