@@ -8,10 +8,42 @@ use std::fmt::Write;
 
 /// Threads of a workgroup.
 pub const LANES: usize = 64;
-/// Output channels that a thread of `conv` has.
+/// Output channels that a thread of `conv` and of a pointwise kernel has.
 pub const TILE: usize = 8;
 /// Values that a thread of `relu6` and `add` has.
 pub const ELEMENTS: usize = 4;
+
+/// What a workgroup of a pointwise kernel has of an image: as much as keeps its threads busy, in as few
+/// as read the least, for each product that a thread makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tile {
+    /// 64 threads, 8 pixels each.
+    Large,
+    /// 64 threads, 4 pixels each.
+    Middle,
+    /// 16 threads, 4 pixels each.
+    Small,
+}
+
+impl Tile {
+    /// For an image of so many pixels.
+    pub fn of(pixels: usize) -> Self {
+        match pixels {
+            400.. => Self::Large,
+            100.. => Self::Middle,
+            _ => Self::Small,
+        }
+    }
+
+    /// Threads, and pixels of each.
+    pub fn size(self) -> (usize, usize) {
+        match self {
+            Self::Large => (LANES, 8),
+            Self::Middle => (LANES, 4),
+            Self::Small => (16, 4),
+        }
+    }
+}
 
 /// A kernel; each is one pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,8 +53,7 @@ pub enum Kernel {
     /// Height and width of the window.
     Depthwise(usize, usize),
     Pointwise {
-        /// Whether a thread has several pixels: for images that have many.
-        many: bool,
+        tile: Tile,
         /// Whether a turn takes four channels of the input, which must be a multiple of that.
         fours: bool,
     },
@@ -47,7 +78,6 @@ struct Params {
 const WEIGHTS: &str = "@group(0) @binding(2) var<storage, read> w: array<f32>;\n";
 const OTHER: &str = "@group(0) @binding(4) var<storage, read> z: array<f32>;\n";
 const MAIN: &str = "\
-@compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) me: u32) {
 ";
 
@@ -82,11 +112,6 @@ const SOFTMAX: &str = "\
     for (var i = me; i < n; i += 64u) { y[i] = exp(x[i] - most) / sum; }";
 
 impl Kernel {
-    /// Output channels and pixels of one thread of a pointwise kernel.
-    pub fn tile(many: bool) -> (usize, usize) {
-        if many { (8, 4) } else { (16, 1) }
-    }
-
     /// Whether it reads weights.
     pub fn has_weights(self) -> bool {
         matches!(
@@ -100,7 +125,7 @@ impl Kernel {
         let body = match self {
             Self::Conv(height, width) => conv(height, width),
             Self::Depthwise(height, width) => depthwise(height, width),
-            Self::Pointwise { many, fours } => pointwise(many, fours),
+            Self::Pointwise { tile, fours } => pointwise(tile, fours),
             Self::Relu6 => each(RELU6),
             Self::Add => each(ADD),
             Self::Pool => POOL.to_owned(),
@@ -109,7 +134,11 @@ impl Kernel {
         };
         let weights = if self.has_weights() { WEIGHTS } else { "" };
         let other = if self == Self::Add { OTHER } else { "" };
-        format!("{HEAD}{weights}{other}{MAIN}{body}\n}}\n")
+        let lanes = match self {
+            Self::Pointwise { tile, .. } => tile.size().0,
+            _ => LANES,
+        };
+        format!("{HEAD}{weights}{other}@compute @workgroup_size({lanes})\n{MAIN}{body}\n}}\n")
     }
 }
 
@@ -193,8 +222,8 @@ fn depthwise(height: usize, width: usize) -> String {
 fn conv(height: usize, width: usize) -> String {
     let taps_of = height * width;
     let mut out = window(height, width);
-    out += &rows(TILE, &format!("p.channels * {taps_of}u"));
-    out += &sums(TILE, 1);
+    out += &rows(&format!("p.channels * {taps_of}u"));
+    out += &sums(1);
     let _ = writeln!(
         out,
         "    for (var c = 0u; c < p.channels; c++) {{
@@ -215,25 +244,25 @@ fn conv(height: usize, width: usize) -> String {
         let _ = writeln!(out, "        sum_0_{quad} += s{quad};");
     }
     out += "    }\n";
-    out + &stores(TILE, 1)
+    out + &stores(1)
 }
 
 /// Several pixels of several output channels: a product of matrices.
-fn pointwise(many: bool, fours: bool) -> String {
-    let (outputs, each) = Kernel::tile(many);
+fn pointwise(tile: Tile, fours: bool) -> String {
+    let (lanes, each) = tile.size();
     let by = if fours { 4 } else { 1 };
     let mut out = "    let pixels = p.out_height * p.out_width;\n".to_owned();
     for at in 0..each {
-        let first = LANES * at;
+        let first = lanes * at;
         let _ = writeln!(
             out,
             "    let pixel_{at} = group.x * {}u + {first}u + me; let inside_{at} = pixel_{at} < pixels;
     let at_{at} = min(pixel_{at}, pixels - 1u);",
-            LANES * each,
+            lanes * each,
         );
     }
-    out += &rows(outputs, "p.channels");
-    out += &sums(outputs, each);
+    out += &rows("p.channels");
+    out += &sums(each);
     let _ = writeln!(out, "    for (var k = 0u; k < p.channels; k += {by}u) {{");
     for step in 0..by {
         let _ = writeln!(out, "        let k{step} = (k + {step}u) * pixels;");
@@ -241,7 +270,7 @@ fn pointwise(many: bool, fours: bool) -> String {
             let _ = writeln!(out, "        let v_{at}_{step} = x[k{step} + at_{at}];");
         }
     }
-    for quad in 0..outputs / 4 {
+    for quad in 0..TILE / 4 {
         for step in 0..by {
             let _ = writeln!(
                 out,
@@ -256,17 +285,17 @@ fn pointwise(many: bool, fours: bool) -> String {
         }
     }
     out += "    }\n";
-    out + &stores(outputs, each)
+    out + &stores(each)
 }
 
 /// Where the weights of each output of a thread begin: those that there are not are the last one's.
-fn rows(outputs: usize, length: &str) -> String {
+fn rows(length: &str) -> String {
     let mut out = format!(
-        "    let o = group.y * {outputs}u;
+        "    let o = group.y * {TILE}u;
     let last = p.out_channels - 1u;
     let length = {length};\n"
     );
-    for output in 0..outputs {
+    for output in 0..TILE {
         let _ = writeln!(
             out,
             "    let o{output} = min(o + {output}u, last); let r{output} = p.weight + o{output} * length;"
@@ -282,9 +311,9 @@ fn weights(quad: usize, step: usize) -> String {
 }
 
 /// Sums of each pixel, four outputs each; they start with the bias.
-fn sums(outputs: usize, pixels: usize) -> String {
+fn sums(pixels: usize) -> String {
     let mut out = String::new();
-    for quad in 0..outputs / 4 {
+    for quad in 0..TILE / 4 {
         let one = |at: usize| format!("w[p.bias + o{}]", quad * 4 + at);
         let _ = writeln!(
             out,
@@ -303,14 +332,14 @@ fn sums(outputs: usize, pixels: usize) -> String {
 
 /// Writes the sums of each pixel that there is. An output that there is not is written as the last one, with
 /// the last one's value.
-fn stores(outputs: usize, pixels: usize) -> String {
+fn stores(pixels: usize) -> String {
     let mut out = String::new();
-    for output in 0..outputs {
+    for output in 0..TILE {
         let _ = writeln!(out, "    let to{output} = o{output} * pixels;");
     }
     for pixel in 0..pixels {
         let _ = writeln!(out, "    if (inside_{pixel}) {{");
-        for output in 0..outputs {
+        for output in 0..TILE {
             let (quad, part) = (output / 4, output % 4);
             if part == 0 {
                 let _ = writeln!(

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::Broken;
 use crate::format::{Input, Layer, MOST_OUTPUTS, Tensors, Window};
-use crate::kernels::{ELEMENTS, Kernel, LANES, TILE};
+use crate::kernels::{ELEMENTS, Kernel, LANES, TILE, Tile};
 
 /// The most values of one output: what one dispatch covers is 65,535 workgroups.
 const MOST_VALUES: usize = 16_000_000;
@@ -14,8 +14,6 @@ const MOST_TURNS: usize = 64_000;
 const MOST_WINDOW: usize = 7;
 /// Different kernels of one network: each is compiled.
 const MOST_KERNELS: usize = 32;
-/// Pixels of an image from which on a thread has several of them.
-const MANY_PIXELS: usize = 128;
 
 /// What is done, in order.
 #[derive(Debug, Default)]
@@ -274,7 +272,7 @@ fn step(
             let outputs = matrix(tensors, weight, bias, channels, from, &mut params)?;
             clamp(&mut params, *relu6);
             let kernel = Kernel::Pointwise {
-                many: from.pixels() >= MANY_PIXELS,
+                tile: Tile::of(from.pixels()),
                 fours: channels.is_multiple_of(4),
             };
             (kernel, Shape(outputs, height, width))
@@ -426,11 +424,11 @@ fn size(kernel: Kernel, from: Shape, to: Shape) -> Result<((u32, u32, u32), u32)
             from.0 + 1,
         ),
         Kernel::Depthwise(..) => (groups(pixels.div_ceil(LANES), to.0), 0),
-        Kernel::Pointwise { many, fours } => {
-            let (outputs, each) = Kernel::tile(many);
+        Kernel::Pointwise { tile, fours } => {
+            let (lanes, each) = tile.size();
             let turns = if fours { from.0 / 4 } else { from.0 };
             (
-                groups(pixels.div_ceil(LANES * each), to.0.div_ceil(outputs)),
+                groups(pixels.div_ceil(lanes * each), to.0.div_ceil(TILE)),
                 turns + 1,
             )
         }

@@ -29,6 +29,13 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, Failure> {
             "it is no image in PNG, JPEG or WebP",
         ));
     };
+    // Its decoder would make what is missing grey.
+    if format == ImageFormat::Jpeg && !has_end(bytes) {
+        return Err(Failure::invalid_input(
+            "/image",
+            "the image cannot be read: it breaks off",
+        ));
+    }
     let mut decoder = ImageReader::with_format(Cursor::new(bytes), format)
         .into_decoder()
         .map_err(failed)?;
@@ -43,6 +50,12 @@ pub fn decode(bytes: &[u8]) -> Result<RgbImage, Failure> {
         image.apply_orientation(orientation);
     }
     Ok(on_white(image))
+}
+
+/// Whether a JPEG's last scan ends. In a scan, no other marker looks like these (ITU-T T.81, B.1.1.2).
+fn has_end(jpeg: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| jpeg.windows(2).rposition(|pair| pair == marker);
+    last([0xff, 0xd9]) > last([0xff, 0xda])
 }
 
 fn too_large() -> Failure {
