@@ -2,6 +2,7 @@
 
 mod admission;
 mod build;
+mod classify;
 mod cli;
 mod compile;
 mod convert;
