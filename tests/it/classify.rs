@@ -29,7 +29,7 @@ fn read(name: &str) -> Vec<u8> {
 fn has_gpu() -> bool {
     let has = !Adapter::find().is_empty();
     assert!(
-        has || std::env::var_os("CRANK_TEST_GPU").is_none(),
+        has || std::env::var_os("TEST_GPU").is_none(),
         "no driver offers a GPU"
     );
     if !has {
