@@ -138,9 +138,7 @@ impl Directory {
         }
         turn.judge(loaded);
         let Turn {
-            changes,
-            is_other,
-            ..
+            changes, is_other, ..
         } = turn;
         if is_other {
             swap(local(&files));
