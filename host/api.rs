@@ -8,6 +8,7 @@ mod events;
 mod invoke;
 mod openapi;
 mod problem;
+mod reload;
 mod routes;
 mod server;
 mod workers;

@@ -64,6 +64,8 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// How log lines look.
     pub log: LogFormat,
+    /// Whether the directory of components is followed while it is served.
+    pub watch: bool,
     /// What all workers together may use of this host's memory; three quarters of it where absent.
     pub memory_budget: Option<ByteCount>,
     /// What the operator says of the disk that workers' files lie on.
@@ -175,6 +177,8 @@ pub struct WorkerSettings {
     pub worker_id: Option<WorkerId>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
+    /// Whose worker it is, for the manifests.
+    pub owner: Option<String>,
 }
 
 /// Where a value came from.
@@ -248,6 +252,7 @@ impl Config {
             "json" => Ok(LogFormat::Json),
             _ => Err("must be \"text\" or \"json\""),
         });
+        let watch = reader.boolean("watch");
         let memory_budget = reader.optional("memory_budget", |reader, key| {
             reader.mebibytes(key, 1..=u64::from(u32::MAX))
         });
@@ -271,6 +276,7 @@ impl Config {
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
             log: log?,
+            watch: watch?,
             memory_budget: memory_budget?,
             disk_type: disk_type?,
             limits: limits?,

@@ -121,9 +121,11 @@ impl Router {
         let names = snapshot
             .names(&call.verb)
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
-        let candidate = choose(candidates(names, &call)?, &call)?;
+        let candidate = choose(candidates(names, &call)?, &call)?.clone();
+        // What else was loaded when the call came may go before the call ends.
+        drop(snapshot);
         let worker = &candidate.worker;
-        let answered = self.serve(candidate, call).await;
+        let answered = self.serve(&candidate, call).await;
         answered.map_err(|mut failure| {
             failure.worker_id = Some(worker.id().to_string());
             failure

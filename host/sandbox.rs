@@ -110,6 +110,7 @@ pub struct Sandbox {
     worker: Arc<str>,
     pre: InstancePre<Guest>,
     handler: handler::GuestIndices,
+    rates: Rates,
     share: Arc<Share>,
     bandwidth: Arc<Bandwidth>,
     files: Option<Source>,
@@ -146,6 +147,7 @@ impl Sandbox {
             worker,
             pre,
             handler,
+            rates,
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
             shelf: None,
@@ -180,6 +182,17 @@ impl Sandbox {
     /// Its place on a GPU, if it has one.
     pub fn seat(&self) -> Option<&Seat> {
         self.gpu.as_deref()
+    }
+
+    /// Goes on with the accounts of an earlier version of the same worker: what it has used of the CPU and
+    /// of its bandwidth stays used. Its weight is from now on this version's; a rate that has changed
+    /// begins anew.
+    pub fn succeed(&mut self, before: &Self) {
+        self.share = before.share.clone();
+        self.share.reweigh(self.rates.weight);
+        if self.rates.megabits == before.rates.megabits {
+            self.bandwidth = before.bandwidth.clone();
+        }
     }
 
     /// Whether it keeps state.

@@ -3,6 +3,7 @@
 //! A component becomes a `Worker` or is `Refused` with every reason at once. Several workers, and
 //! which of them serves a call, must not enter this room.
 
+mod binary;
 mod declared;
 mod held;
 mod load;
@@ -13,7 +14,7 @@ mod terms;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::admission::Lane;
 use crate::capability::Capability;
@@ -23,12 +24,16 @@ use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
 
+pub use binary::Binary;
 pub use held::Held;
 
 /// A component that is loaded and ready.
 pub struct Worker {
     id: Arc<str>,
     file: PathBuf,
+    digest: blake3::Hash,
+    deployed_at: Option<SystemTime>,
+    owner: Option<String>,
     offered: Vec<Arc<Offered>>,
     imports: Vec<String>,
     calls_peers: bool,
@@ -36,7 +41,7 @@ pub struct Worker {
     origin: Origin,
     called: AtomicBool,
     lane: Arc<Lane>,
-    load: Load,
+    load: Arc<Load>,
 }
 
 /// One capability of a loaded worker, with the limits that hold for it.
@@ -131,20 +136,40 @@ pub struct Observed {
 }
 
 impl Worker {
+    /// Reads a component's file and loads it, as [`Worker::of`] does.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it may not serve.
+    pub async fn load(engine: &Engine, config: &Config, file: &Path) -> Result<Self, Refused> {
+        Self::of(engine, config, &Binary::read(config, file).await?).await
+    }
+
     /// Loads one component: compiles it (or takes its code from the cache), asks what it offers,
     /// checks that against the contract, the operator's grants and this host.
     ///
     /// # Errors
     ///
     /// Every reason why it may not serve.
-    pub async fn load(engine: &Engine, config: &Config, file: &Path) -> Result<Self, Refused> {
+    pub async fn of(engine: &Engine, config: &Config, binary: &Binary) -> Result<Self, Refused> {
         load::Loading {
             engine,
             config,
-            file,
+            binary,
         }
         .run()
         .await
+    }
+
+    /// Takes the place of an earlier version of the same file: its slots and its line, its accounts of CPU
+    /// and bandwidth, and what has been counted. Calls of both versions together get no more than one
+    /// worker's part.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        self.lane = before.lane.clone();
+        self.load = before.load.clone();
+        self.sandbox.succeed(&before.sandbox);
+        self
     }
 
     /// The worker's id.
@@ -155,6 +180,21 @@ impl Worker {
     /// The component's file.
     pub fn file(&self) -> &Path {
         &self.file
+    }
+
+    /// What tells its component from all others.
+    pub fn digest(&self) -> blake3::Hash {
+        self.digest
+    }
+
+    /// When its file was last written, where the file system tells.
+    pub fn deployed_at(&self) -> Option<SystemTime> {
+        self.deployed_at
+    }
+
+    /// Whose it is, where the operator says so.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
     }
 
     /// What it offers.

@@ -23,9 +23,10 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke, openapi, workers};
+use super::{Settings, invoke, openapi, reload, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
+use crate::registry::Manifests;
 use crate::router::Router;
 
 /// How long what is left of a refused request's body is still read, and thrown away. A socket that is
@@ -80,6 +81,8 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/docs", get(openapi::page))
         .route("/docs/", get(openapi::index))
         .route("/docs/{*file}", get(openapi::asset))
+        .route("/manifests", get(list_manifests))
+        .route("/reload", post(reload::reload))
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -214,6 +217,10 @@ async fn list_capabilities(
 
 async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
     Json(workers::view(&shared.router.registry().snapshot())).into_response()
+}
+
+async fn list_manifests(State(shared): State<Arc<Shared>>) -> Response {
+    Json(Manifests::of(&shared.router.registry().snapshot())).into_response()
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {

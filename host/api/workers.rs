@@ -16,17 +16,20 @@ pub(super) fn view(snapshot: &Snapshot) -> Value {
     let workers: Vec<Value> = snapshot
         .workers()
         .iter()
-        .map(|worker| loaded(worker))
+        .map(|worker| loaded(worker, snapshot.refused()))
         .collect();
     let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
     json!({ "workers": workers, "refused": refused })
 }
 
-fn loaded(worker: &Worker) -> Value {
+fn loaded(worker: &Worker, refused: &[Refused]) -> Value {
     let observed = worker.observed();
+    // A file that serves and is refused has a later version that may not.
+    let update = refused.iter().find(|update| update.file == worker.file());
     json!({
         "worker_id": &**worker.id(),
         "file": file_name(worker.file()),
+        "refused_update": update.map(|update| &update.reasons),
         "code": match worker.origin() {
             Origin::Compiled => "compiled",
             Origin::Cached => "cached",
@@ -82,7 +85,7 @@ fn highest_use(constraint: Constraint, observed: &Observed) -> Option<f64> {
     }
 }
 
-fn refusal(refused: &Refused) -> Value {
+pub(super) fn refusal(refused: &Refused) -> Value {
     json!({
         "worker_id": refused.worker_id,
         "file": file_name(&refused.file),
@@ -90,7 +93,7 @@ fn refusal(refused: &Refused) -> Value {
     })
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .map(OsStr::to_string_lossy)
         .unwrap_or_default()

@@ -49,7 +49,10 @@ impl Demo {
         ];
         let mut config = super::configure(Some(&guests), None, &flags)?;
         // The tour itself says who is refused.
-        super::log(config.log, "warn,crank::worker=info,crank::cli::serve=off");
+        super::log(
+            config.log,
+            "warn,crank::worker=info,crank::cli::serve=off,crank::registry=off",
+        );
 
         let began = Instant::now();
         let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;

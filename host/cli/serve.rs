@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, Ended};
 use crate::admission::Admission;
@@ -15,14 +15,15 @@ use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
 use crate::gpu::Adapter;
-use crate::registry::{Registry, Snapshot};
+use crate::registry::{Registry, Watch};
 use crate::router::Router;
 
 /// Serve a directory of components over HTTP.
 ///
 /// Every *.wasm in DIR is loaded in parallel; one that may not serve is refused and listed in
-/// GET /workers with its reasons, the others serve. SIGTERM or Ctrl-C ends it: calls in flight
-/// finish within `grace_ms`.
+/// GET /workers with its reasons, the others serve. The directory is watched: what is new or changed is
+/// checked and swapped in, what is gone drains (`watch = false` turns that off); SIGHUP and
+/// POST /reload look at once. SIGTERM or Ctrl-C ends it: calls in flight finish within `grace_ms`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -123,20 +124,44 @@ fn print_host(config: &Config) -> Result<(), Ended> {
 
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     let mut stop = Box::pin(stop_signal().map_err(Ended::usage)?);
+    // From the first moment on: without a handler it would end the host.
+    let hangup = signal(SignalKind::hangup()).map_err(Ended::usage)?;
+    // Before the directory is read, so that no change is missed.
+    let watch = config.watch.then(|| Watch::start(dir));
     let (listener, router, config, engine) = tokio::select! {
         ready = ready(config, dir) => ready?,
         // Workers that still compile are left alone: whoever stops a host does not wait for them.
         () = &mut stop => return Ok(()),
     };
     let settings = api::Settings::from(config.as_ref());
-    api::serve(listener, router, settings, stop)
-        .await
-        .map_err(Ended::usage)?;
+    let following = tokio::spawn(follow(router.clone(), watch, hangup));
+    let served = api::serve(listener, router, settings, stop).await;
+    following.abort();
+    served.map_err(Ended::usage)?;
     if let Some(state) = engine.state() {
         state.close().await;
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Keeps the registry as its directory is: what is watched, and whenever SIGHUP asks.
+async fn follow(router: Arc<Router>, watch: Option<Watch>, mut hangup: Signal) {
+    let registry = router.registry();
+    let watched = async {
+        if let Some(watch) = &watch {
+            watch.follow(registry).await;
+        }
+    };
+    let asked = async {
+        while hangup.recv().await.is_some() {
+            tracing::info!("reloading, as SIGHUP asks");
+            if let Err(error) = registry.reload().await {
+                tracing::error!("what is loaded goes on serving: {error}");
+            }
+        }
+    };
+    tokio::join!(watched, asked);
 }
 
 /// Everything that can fail, before the first request can come.
@@ -145,10 +170,16 @@ pub async fn ready(
     dir: &Path,
 ) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
-    let snapshot = Snapshot::load_dir(&engine, &config, dir)
+    let registry = Registry::open(&engine, &config, dir)
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
-    report(&snapshot, dir);
+    let snapshot = registry.snapshot();
+    if snapshot.workers().is_empty() {
+        tracing::warn!(
+            "no worker serves: {} holds no component that may",
+            dir.display()
+        );
+    }
     let mut workers = snapshot.workers().iter();
     if let Some(state) = engine
         .state()
@@ -166,30 +197,8 @@ pub async fn ready(
     // What the pool has beyond the host's slots.
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
-    let router = Router::with(Registry::new(snapshot), admission);
+    let router = Router::with(registry, admission);
     Ok((listener, Arc::new(router), config, engine))
-}
-
-fn report(snapshot: &Snapshot, dir: &Path) {
-    for worker in snapshot.workers() {
-        let capabilities: Vec<&str> = worker
-            .offered()
-            .iter()
-            .map(|offered| &*offered.id)
-            .collect();
-        tracing::info!(worker = %worker.id(), capabilities = capabilities.join(" "), "loaded");
-    }
-    for refused in snapshot.refused() {
-        for reason in &refused.reasons {
-            tracing::error!(file = %refused.file.display(), "refused: {reason}");
-        }
-    }
-    if snapshot.workers().is_empty() {
-        tracing::warn!(
-            "no worker serves: {} holds no component that may",
-            dir.display()
-        );
-    }
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -21,6 +21,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
     ("log", "text"),
+    ("watch", "true"),
     // Three quarters of what there is.
     ("memory_budget", ""),
     ("disk_type", ""),
@@ -72,6 +73,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "concurrency",
     "worker_id",
     "spiffe_id",
+    "owner",
 ];
 
 /// Variables with our prefix that belong to the command line itself.

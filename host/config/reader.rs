@@ -79,6 +79,18 @@ impl Reader {
         })
     }
 
+    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+        self.take(key, |value| {
+            let read = match value {
+                Value::Boolean(read) => Some(*read),
+                Value::String(text) => text.parse().ok(),
+                _ => None,
+            };
+            let read = read.ok_or("must be true or false")?;
+            Ok((read, Value::Boolean(read)))
+        })
+    }
+
     /// A key that may stay empty. `None` only if what stands there cannot be read.
     pub(super) fn optional<T>(
         &mut self,
@@ -269,6 +281,11 @@ impl Reader {
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())
+            }),
+            owner: self.worker_key(stem, section, "owner", |value| {
+                let text = value.as_str().filter(|text| !text.is_empty());
+                text.map(str::to_owned)
+                    .ok_or_else(|| "must be a text in quotes".to_owned())
             }),
         }
     }

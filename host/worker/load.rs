@@ -1,12 +1,11 @@
 //! From a file to a worker, or to every reason why not.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::held::Known;
-use super::{Load, Offered, Refused, Worker, placement, storage, terms};
+use super::{Binary, Load, Offered, Refused, Worker, placement, storage, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -37,7 +36,7 @@ const DECLARE: Limits = Limits {
 pub(super) struct Loading<'a> {
     pub engine: &'a Engine,
     pub config: &'a Config,
-    pub file: &'a Path,
+    pub binary: &'a Binary,
 }
 
 impl Loading<'_> {
@@ -46,12 +45,12 @@ impl Loading<'_> {
         let stem = self.stem();
         let declared = sandbox::declare(self.engine, stem.clone().into(), &component, DECLARE)
             .await
-            .map_err(|failure| self.refused(None, vec![declare_failed(&failure)]))?;
+            .map_err(|failure| self.binary.refused(None, vec![declare_failed(&failure)]))?;
         // An id that is none is not repeated to anyone.
         let claimed = WorkerId::parse(&declared.worker_id)
             .ok()
             .map(|id| id.to_string());
-        let refused = |reasons| self.refused(claimed.clone(), reasons);
+        let refused = |reasons| self.binary.refused(claimed.clone(), reasons);
 
         let capabilities = capability::check(declared.into())
             .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
@@ -152,7 +151,10 @@ impl Loading<'_> {
             .collect();
         Ok(Worker {
             id,
-            file: self.file.to_owned(),
+            file: self.binary.file.clone(),
+            digest: self.binary.digest(),
+            deployed_at: self.binary.modified,
+            owner: operator.and_then(|operator| operator.owner.clone()),
             offered,
             imports,
             calls_peers: grants.iter().any(|granted| granted == Interface::Peers),
@@ -160,24 +162,24 @@ impl Loading<'_> {
             origin,
             called: AtomicBool::new(false),
             lane: Arc::new(terms::lane(&self.config.limits, operator)),
-            load: Load::default(),
+            load: Arc::new(Load::default()),
         })
     }
 
-    /// Reads and compiles.
+    /// Compiles.
     async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
-        let refused = |reason| self.refused(None, vec![reason]);
-        let file = self.file.to_owned();
-        let cap = self.config.limits.component.get();
-        let bytes = tokio::task::spawn_blocking(move || read(&file, cap)).await;
-        let bytes = bytes
-            .unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")))
-            .map_err(refused)?;
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+        let refused = |reason| self.binary.refused(None, vec![reason]);
+        let bytes = self.binary.bytes.clone();
+        let name = self
+            .binary
+            .file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         let began = Instant::now();
         let kib = bytes.len() >> 10;
         let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
-        let made = self.engine.component(bytes.into(), compiling).await;
+        let made = self.engine.component(bytes, compiling).await;
         let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
         if origin == Origin::Compiled {
             tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
@@ -186,19 +188,12 @@ impl Loading<'_> {
     }
 
     fn stem(&self) -> String {
-        self.file
+        self.binary
+            .file
             .file_stem()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned()
-    }
-
-    fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
-        Refused {
-            file: self.file.to_owned(),
-            worker_id,
-            reasons,
-        }
     }
 }
 
@@ -256,23 +251,6 @@ fn granted(
         .collect();
     policy::decide(&parsed, &declared, operator)
         .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
-}
-
-fn read(file: &Path, cap: u64) -> Result<Vec<u8>, String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
-    opened
-        .take(cap.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > cap {
-        return Err(format!(
-            "larger than {} MiB; raise `limits.component_mb` to load it",
-            cap >> 20
-        ));
-    }
-    Ok(bytes)
 }
 
 fn declare_failed(failure: &Failure) -> String {

@@ -21,6 +21,7 @@ mod new;
 mod openapi;
 mod peers;
 mod placement;
+mod reload;
 mod search;
 mod state;
 mod storage;
