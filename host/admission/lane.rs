@@ -13,6 +13,9 @@ use crate::error::{Code, Failure};
 /// When to come back, at the least and at the most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
+/// For how long after the last of its invocations an idle worker's times are taken for true.
+const FRESH: Duration = Duration::from_secs(10);
+
 /// A worker's slots and its line.
 pub struct Lane {
     limit: usize,
@@ -22,12 +25,15 @@ pub struct Lane {
     queued: AtomicUsize,
     refused: AtomicU64,
     service: Service,
+    born: Instant,
+    /// When a slot was last given back, in nanoseconds after `born`.
+    ended: AtomicU64,
 }
 
 /// How long a slot is held: mean and mean deviation, both moving, in nanoseconds, as TCP follows round
 /// trips (RFC 6298, section 2). Two ends that meet may lose one of two samples: it is an estimate.
-#[derive(Default)]
-struct Service {
+#[derive(Debug, Default)]
+pub struct Service {
     mean: AtomicU64,
     deviation: AtomicU64,
 }
@@ -42,6 +48,8 @@ impl Lane {
             queued: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
             service: Service::default(),
+            born: Instant::now(),
+            ended: AtomicU64::new(0),
         }
     }
 
@@ -89,6 +97,26 @@ impl Lane {
     /// A slot was held for so long.
     pub(super) fn record(&self, held: Duration) {
         self.service.record(held);
+        self.ended.store(self.age(Instant::now()), Relaxed);
+    }
+
+    /// Within which 95 of 100 calls that come now would end, their turn in the line included.
+    /// `None`: not known, since it never ran, or it is idle and what is known is old. Whoever chooses
+    /// by this may then try it, or a wrong estimate could never be put right.
+    pub fn predicted(&self, now: Instant) -> Option<Duration> {
+        let (running, queued) = (self.in_flight(), self.queued());
+        let fresh = || {
+            let age = self.age(now).saturating_sub(self.ended.load(Relaxed));
+            Duration::from_nanos(age) < FRESH
+        };
+        (running > 0 || fresh())
+            .then(|| self.service.predicted(running, queued, self.limit))
+            .flatten()
+    }
+
+    fn age(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.born).as_nanos();
+        u64::try_from(age).unwrap_or(u64::MAX)
     }
 
     /// Whether an answer is not likely to be there by `deadline`, if so many slots must come free before.
@@ -128,7 +156,8 @@ impl Lane {
 }
 
 impl Service {
-    fn record(&self, held: Duration) {
+    /// A slot was held for so long.
+    pub fn record(&self, held: Duration) {
         let held = i64::try_from(held.as_nanos()).unwrap_or(i64::MAX >> 8);
         let mean = self.mean.load(Relaxed) as i64;
         let (mean, deviation) = if mean == 0 {
@@ -140,6 +169,22 @@ impl Service {
         };
         self.mean.store(mean.max(1) as u64, Relaxed);
         self.deviation.store(deviation.max(0) as u64, Relaxed);
+    }
+
+    /// Within which 95 of 100 newcomers would end, where so many of the slots are taken and so many
+    /// calls wait. Three mean deviations above the mean: 2.1 were enough where times are normally
+    /// distributed, 2.7 where they are exponentially. `None`: no slot was held yet.
+    pub fn predicted(&self, running: usize, queued: usize, slots: usize) -> Option<Duration> {
+        let mean = self.mean.load(Relaxed);
+        if mean == 0 {
+            return None;
+        }
+        let held = mean.saturating_add(self.deviation.load(Relaxed).saturating_mul(3));
+        let wait = match running < slots && queued == 0 {
+            true => 0,
+            false => mean.saturating_mul(queued as u64 + 1) / slots.max(1) as u64,
+        };
+        Some(Duration::from_nanos(held.saturating_add(wait)))
     }
 
     fn mean(&self) -> Duration {
