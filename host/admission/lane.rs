@@ -26,8 +26,6 @@ pub struct Lane {
     refused: AtomicU64,
     service: Service,
     born: Instant,
-    /// When a slot was last given back, in nanoseconds after `born`.
-    ended: AtomicU64,
 }
 
 /// How long a slot is held: mean and mean deviation, both moving, in nanoseconds, as TCP follows round
@@ -36,6 +34,8 @@ pub struct Lane {
 pub struct Service {
     mean: AtomicU64,
     deviation: AtomicU64,
+    /// When a slot was last given back.
+    ended: AtomicU64,
 }
 
 impl Lane {
@@ -49,7 +49,6 @@ impl Lane {
             refused: AtomicU64::new(0),
             service: Service::default(),
             born: Instant::now(),
-            ended: AtomicU64::new(0),
         }
     }
 
@@ -96,27 +95,14 @@ impl Lane {
 
     /// A slot was held for so long.
     pub(super) fn record(&self, held: Duration) {
-        self.service.record(held);
-        self.ended.store(self.age(Instant::now()), Relaxed);
+        self.service.record(held, self.born.elapsed());
     }
 
-    /// Within which 95 of 100 calls that come now would end, their turn in the line included.
-    /// `None`: not known, since it never ran, or it is idle and what is known is old. Whoever chooses
-    /// by this may then try it, or a wrong estimate could never be put right.
+    /// Within which 95 of 100 calls that come now would end, as [`Service::predicted`] says.
     pub fn predicted(&self, now: Instant) -> Option<Duration> {
+        let now = now.saturating_duration_since(self.born);
         let (running, queued) = (self.in_flight(), self.queued());
-        let fresh = || {
-            let age = self.age(now).saturating_sub(self.ended.load(Relaxed));
-            Duration::from_nanos(age) < FRESH
-        };
-        (running > 0 || fresh())
-            .then(|| self.service.predicted(running, queued, self.limit))
-            .flatten()
-    }
-
-    fn age(&self, now: Instant) -> u64 {
-        let age = now.saturating_duration_since(self.born).as_nanos();
-        u64::try_from(age).unwrap_or(u64::MAX)
+        self.service.predicted(running, queued, self.limit, now)
     }
 
     /// Whether an answer is not likely to be there by `deadline`, if so many slots must come free before.
@@ -156,8 +142,9 @@ impl Lane {
 }
 
 impl Service {
-    /// A slot was held for so long.
-    pub fn record(&self, held: Duration) {
+    /// A slot was held for so long, until `now` on any clock that starts at 0.
+    pub fn record(&self, held: Duration, now: Duration) {
+        self.ended.store(nanos(now), Relaxed);
         let held = i64::try_from(held.as_nanos()).unwrap_or(i64::MAX >> 8);
         let mean = self.mean.load(Relaxed) as i64;
         let (mean, deviation) = if mean == 0 {
@@ -173,10 +160,19 @@ impl Service {
 
     /// Within which 95 of 100 newcomers would end, where so many of the slots are taken and so many
     /// calls wait. Three mean deviations above the mean: 2.1 were enough where times are normally
-    /// distributed, 2.7 where they are exponentially. `None`: no slot was held yet.
-    pub fn predicted(&self, running: usize, queued: usize, slots: usize) -> Option<Duration> {
+    /// distributed, 2.7 where they are exponentially. `None`: not known, since no slot was held yet, or
+    /// nothing runs and what is known is old. Whoever chooses by this may then try it, or a wrong estimate
+    /// could never be put right.
+    pub fn predicted(
+        &self,
+        running: usize,
+        queued: usize,
+        slots: usize,
+        now: Duration,
+    ) -> Option<Duration> {
         let mean = self.mean.load(Relaxed);
-        if mean == 0 {
+        let old = nanos(now).saturating_sub(self.ended.load(Relaxed)) > nanos(FRESH);
+        if mean == 0 || (running == 0 && old) {
             return None;
         }
         let held = mean.saturating_add(self.deviation.load(Relaxed).saturating_mul(3));
@@ -196,4 +192,8 @@ impl Service {
     fn likely(&self) -> Duration {
         self.mean() + Duration::from_nanos(self.deviation.load(Relaxed))
     }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
