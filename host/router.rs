@@ -168,14 +168,16 @@ impl Router {
                         .await
                         .map_err(named);
                 }
-                // Nothing has run, so another may. A nested call takes the host's own reserve, which is
-                // the same for all.
-                Err(failure)
-                    if before.is_none() && call.chain.is_none() && has_no_room(&failure) =>
-                {
-                    before = Some((chosen.number, named(failure)));
-                }
-                Err(failure) => return Err(named(failure)),
+                Err(failure) => match before {
+                    // Twice is enough, and what the better one said stands.
+                    Some((_, first)) => return Err(first),
+                    // Nothing has run, so another may. A nested call takes the host's own reserve, which
+                    // is the same for all.
+                    None if call.chain.is_none() && has_no_room(&failure) => {
+                        before = Some((chosen.number, named(failure)));
+                    }
+                    None => return Err(named(failure)),
+                },
             }
         }
     }

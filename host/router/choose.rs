@@ -70,18 +70,20 @@ pub fn choose(facts: &[Facts], ask: &Ask, seed: u64) -> Decision {
             continue;
         }
         let standing = Standing::of(facts, ask);
+        let order = top
+            .as_ref()
+            .map_or(Ordering::Less, |(best, _)| standing.cmp(best));
+        if order.is_gt() {
+            continue;
+        }
         let drawn = Drawn {
             lot: lot(seed, facts.number),
             index,
             load: facts.load,
         };
         match &mut top {
-            Some((best, pair)) => match standing.cmp(best) {
-                Ordering::Less => top = Some((standing, Pair::of(drawn))),
-                Ordering::Equal => pair.draw(drawn),
-                Ordering::Greater => {}
-            },
-            None => top = Some((standing, Pair::of(drawn))),
+            Some((_, pair)) if order.is_eq() => pair.draw(drawn),
+            _ => top = Some((standing, Pair::of(drawn))),
         }
     }
     match top {
@@ -161,8 +163,13 @@ impl<'a> Standing<'a> {
     /// The first criterion by which one stands before the other.
     pub fn differs(&self, other: &Self) -> Option<(Criterion, Ordering)> {
         let by = |criterion, order: Ordering| order.is_ne().then_some((criterion, order));
+        // To find versions equal takes a fraction of the time that it takes to order them.
+        let versions = || match self.version == other.version {
+            true => Ordering::Equal,
+            false => other.version.cmp(self.version),
+        };
         by(Criterion::Health, self.suspect.cmp(&other.suspect))
-            .or_else(|| by(Criterion::Version, other.version.cmp(self.version)))
+            .or_else(|| by(Criterion::Version, versions()))
             .or_else(|| by(Criterion::Slo, self.miss.total_cmp(&other.miss)))
             .or_else(|| by(Criterion::Affinity, self.affinity.cmp(&other.affinity)))
             .or_else(|| by(Criterion::Cost, self.cost.total_cmp(&other.cost)))

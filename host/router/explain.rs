@@ -255,7 +255,7 @@ fn says(criterion: Criterion, facts: &Facts, ask: &Ask, winner: Option<&Facts>) 
             } = facts.load;
             let drawn = winner.map(|winner| {
                 let id = winner.worker_id;
-                format!("; equal in all else, it was not drawn, or {id} was and is less loaded")
+                format!("; equal in all else, the draw of two fell to {id}")
             });
             format!(
                 "{in_flight} of {capacity} slots are taken and {queued} wait{}",
