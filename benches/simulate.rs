@@ -209,9 +209,12 @@ fn flip(area: &Area, shares: &[f64]) -> Result<(), Box<dyn Error>> {
 
 type Plain = plotters::coord::types::RangedCoordf64;
 
-fn legend(
-    chart: &mut ChartContext<SVGBackend, Cartesian2d<Plain, Plain>>,
-) -> Result<(), Box<dyn Error>> {
+fn legend<'a, Backend: DrawingBackend + 'a>(
+    chart: &mut ChartContext<'a, Backend, Cartesian2d<Plain, Plain>>,
+) -> Result<(), Box<dyn Error>>
+where
+    Backend::ErrorType: 'static,
+{
     chart
         .configure_series_labels()
         .position(SeriesLabelPosition::LowerLeft)
