@@ -14,7 +14,7 @@ use crate::error::{Code, Failure};
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
 
 /// For how long after the last of its invocations an idle worker's times are taken for true.
-const FRESH: Duration = Duration::from_secs(10);
+const FRESH: Duration = Duration::from_secs(3);
 
 /// A worker's slots and its line.
 pub struct Lane {
