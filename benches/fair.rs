@@ -129,6 +129,8 @@ fn call(name: &str, time: Duration) -> Call {
         verb: "misbehave".to_owned(),
         name: Some(name.to_owned()),
         version: None,
+        max_cost: None,
+        explain: false,
         input: Payload {
             media_type: "application/json".to_owned(),
             body: "{}".into(),

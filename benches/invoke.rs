@@ -66,6 +66,8 @@ fn call() -> Call {
         verb: "greet".to_owned(),
         name: Some("hello_world".to_owned()),
         version: None,
+        max_cost: None,
+        explain: false,
         input: Payload {
             media_type: "application/json".to_owned(),
             body: Bytes::from_static(INPUT),

@@ -5,6 +5,7 @@
 
 mod door;
 mod events;
+mod explain;
 mod invoke;
 mod openapi;
 mod problem;

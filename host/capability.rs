@@ -420,10 +420,31 @@ pub struct Capability {
     pub extensions: BTreeMap<String, String>,
 }
 
+/// What a capability's `controller_affinity` says of one host; the better one is the less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// It names this host.
+    Here,
+    /// It names none.
+    Anywhere,
+    /// It names others alone.
+    Elsewhere,
+}
+
 impl Capability {
     /// `verb:name`, as callers write it.
     pub fn key(&self) -> String {
         format!("{}:{}", self.verb, self.name)
+    }
+
+    /// How much it belongs on a host.
+    pub fn affinity(&self, controller_id: &str) -> Affinity {
+        match self.controller_affinity.as_deref() {
+            None | Some([]) => Affinity::Anywhere,
+            Some(named) if named.iter().any(|name| name == controller_id) => Affinity::Here,
+            Some(_) => Affinity::Elsewhere,
+        }
     }
 }
 

@@ -50,6 +50,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The authority whose SPIFFE ids are accepted.
     pub trust_domain: TrustDomain,
+    /// This host's name among hosts: what a capability's `controller_affinity` is held against.
+    pub controller_id: String,
     /// Where compiled components are kept.
     pub cache_dir: PathBuf,
     /// Where the scratch directories of invocations are made.
@@ -241,6 +243,13 @@ impl Config {
         // Every key is read before the first `?`, so that all problems are told at once.
         let listen = reader.listen("listen");
         let trust_domain = reader.text("trust_domain", TrustDomain::parse);
+        let controller_id = reader.text("controller_id", |text| {
+            let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+            match text.len() {
+                1..=128 if text.bytes().all(letter) => Ok(text.to_owned()),
+                _ => Err("must be 1 to 128 letters, digits, '-', '_' and '.'"),
+            }
+        });
         let cache_dir = reader.path("cache_dir");
         let tmp_dir = reader.path_or("tmp_dir", cache_dir.as_ref().map(|dir| dir.join("tmp")));
         let state_dir = reader.path("state_dir");
@@ -269,6 +278,7 @@ impl Config {
         Some(Self {
             listen: listen?,
             trust_domain: trust_domain?,
+            controller_id: controller_id?,
             cache_dir: cache_dir?,
             tmp_dir: tmp_dir?,
             state_dir: state_dir?,

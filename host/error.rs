@@ -24,6 +24,8 @@ pub enum Code {
     RequestTimeout,
     /// What the caller believes no longer holds.
     Conflict,
+    /// Whoever could serve the call costs more than its caller gives.
+    CostCeiling,
     /// The body is larger than the operator allows.
     TooLarge,
     /// The request target is longer than the host reads.
@@ -62,7 +64,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
         Code::Denied,
@@ -71,6 +73,7 @@ impl Code {
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::Conflict,
+        Code::CostCeiling,
         Code::TooLarge,
         Code::UriTooLong,
         Code::UnsupportedMediaType,
@@ -101,6 +104,7 @@ impl Code {
             Code::MethodNotAllowed => "method-not-allowed",
             Code::RequestTimeout => "request-timeout",
             Code::Conflict => "conflict",
+            Code::CostCeiling => "cost-ceiling",
             Code::TooLarge => "too-large",
             Code::UriTooLong => "uri-too-long",
             Code::UnsupportedMediaType => "unsupported-media-type",

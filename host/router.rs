@@ -2,28 +2,38 @@
 //!
 //! Protocols must not enter this room: a call comes in as types and leaves as types.
 
+mod alone;
 mod check;
+mod choose;
+mod explain;
+mod facts;
 mod peers;
+mod pick;
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
 use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout_at;
 
+pub use choose::{Ask, Criterion, Decision, choose};
+pub use explain::{Explanation, Held, Weighed, explain};
+pub use facts::{Facts, Load, Place, facts};
 pub use peers::Chain;
 use peers::Peers;
+use pick::Chosen;
+pub use pick::Question;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Permit};
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
-use crate::worker::Temperature;
+use crate::worker::{Offered, Pass, Temperature};
 
 /// Events that wait for a slow caller before the worker has to wait too.
 pub const EVENTS_BUFFERED: usize = 64;
@@ -35,10 +45,14 @@ pub struct Call {
     pub request_id: String,
     /// What is done.
     pub verb: String,
-    /// To what. Absent: the only name under the verb.
+    /// To what. Absent: the one name under the verb whose schema takes the input.
     pub name: Option<String>,
     /// Which versions will do.
     pub version: Option<VersionReq>,
+    /// Tokens that it may cost at most.
+    pub max_cost: Option<f64>,
+    /// Whether the answer is to say why its worker was chosen.
+    pub explain: bool,
     /// The input as it arrived.
     pub input: Payload,
     /// Query parameters in order, decoded, `version` not among them.
@@ -69,6 +83,8 @@ pub struct Answer {
     pub queue: Duration,
     /// What it used.
     pub usage: Usage,
+    /// Why its worker was chosen, if that was asked.
+    pub explanation: Option<Box<Explanation>>,
 }
 
 /// Routes calls to the workers of a registry. A clone is another handle to the same.
@@ -82,6 +98,8 @@ struct Shared {
     admission: Admission,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
+    /// Counts choices: each draws with a number of its own.
+    choices: AtomicU64,
 }
 
 impl Router {
@@ -97,6 +115,7 @@ impl Router {
                 registry,
                 admission,
                 checks: Semaphore::new(engine::cores()),
+                choices: AtomicU64::new(0),
             }),
         }
     }
@@ -117,40 +136,79 @@ impl Router {
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
-        let snapshot = self.registry().snapshot();
-        let names = snapshot
-            .names(&call.verb)
-            .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
-        let candidate = choose(candidates(names, &call)?, &call)?.clone();
-        // What else was loaded when the call came may go before the call ends.
-        drop(snapshot);
-        let worker = &candidate.worker;
-        let answered = self.serve(&candidate, call).await;
-        answered.map_err(|mut failure| {
-            failure.worker_id = Some(worker.id().to_string());
-            failure
-        })
+        let began = Instant::now();
+        let mut before: Option<(Arc<str>, Failure)> = None;
+        loop {
+            let Chosen {
+                candidate,
+                health,
+                explanation,
+            } = match self.find(&call, began, before.as_ref()).await {
+                Ok(chosen) => chosen,
+                // Nobody else: what the first one said stands.
+                Err(failure) => return Err(before.map_or(failure, |(_, first)| first)),
+            };
+            let worker = &candidate.worker;
+            // Somebody else may have become the one call that tries it: then the facts are others now.
+            let Some(pass) = worker.breaker().enter(health) else {
+                continue;
+            };
+            let named = |mut failure: Failure| {
+                failure.worker_id = Some(worker.id().to_string());
+                failure
+            };
+            let deadline = call.deadline(&candidate.offered, began);
+            let failure = match self.admit(&candidate, &call, deadline).await {
+                Ok(permit) => {
+                    let ran = self.run(&candidate, pass, call, deadline, permit).await;
+                    return ran
+                        .map(|answer| Answer {
+                            explanation,
+                            ..answer
+                        })
+                        .map_err(named);
+                }
+                Err(failure) => failure,
+            };
+            match before {
+                // Twice is enough, and what the better one said stands.
+                Some((_, first)) => return Err(first),
+                // Nothing has run, so another may. A nested call takes the host's own reserve, which
+                // is the same for all.
+                None if call.chain.is_none() && has_no_room(&failure) => {
+                    before = Some((worker.id().clone(), named(failure)));
+                }
+                None => return Err(named(failure)),
+            }
+        }
     }
 
-    /// Checks, admits, runs and checks, all before one deadline.
-    async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
-        let Candidate { worker, offered } = candidate;
-        let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
-            timeout.min(offered.limits.wall)
-        });
-        let mut deadline = Instant::now() + wall;
-        if let Some(chain) = &call.chain {
-            deadline = deadline.min(chain.deadline);
+    /// Checks the input and waits for the worker's turn. Where this fails, nothing has run.
+    async fn admit<'a>(
+        &'a self,
+        Candidate { worker, offered }: &'a Candidate,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Permit<'a>, Failure> {
+        let input = check::input(&self.shared.checks, offered, &call.input, &call.parameters);
+        timeout_at(deadline.into(), input).await.map_err(late)??;
+        let admission = &self.shared.admission;
+        match &call.chain {
+            Some(_) => admission.admit_nested(worker.lane()),
+            None => admission.admit(worker.lane(), offered.bid, deadline).await,
         }
-        let late = |_| {
-            Failure::new(
-                Code::Deadline,
-                "the deadline passed while a body was being checked",
-            )
-        };
-        let input = check::input(&self.shared.checks, offered, call.input, &call.parameters);
-        let input = timeout_at(deadline.into(), input).await.map_err(late)??;
-        let is_nested = call.chain.is_some();
+    }
+
+    /// Runs a call that has been admitted and checks its output.
+    async fn run(
+        &self,
+        Candidate { worker, offered }: &Candidate,
+        pass: Pass<'_>,
+        call: Call,
+        deadline: Instant,
+        // Held until the output is checked: what it takes up until then is this invocation's.
+        permit: Permit<'_>,
+    ) -> Result<Answer, Failure> {
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
             None => call.caller.clone(),
@@ -170,14 +228,6 @@ impl Router {
                 },
             }) as Arc<dyn Dispatch>
         });
-        // Held until the output is checked: what it takes up until then is this invocation's.
-        let admission = &self.shared.admission;
-        let permit = if is_nested {
-            admission.admit_nested(worker.lane())?
-        } else {
-            let admitted = admission.admit(worker.lane(), offered.bid, deadline);
-            admitted.await?
-        };
         let cold = worker.temperature();
         let events = match call.events {
             Some(caller) => Listener::Stream(caller),
@@ -187,7 +237,7 @@ impl Router {
         let invocation = Invocation {
             id: call.request_id,
             capability: offered.id.clone(),
-            input,
+            input: call.input,
             parameters: call.parameters,
             caller: call.caller,
             deadline,
@@ -200,72 +250,64 @@ impl Router {
             gathered,
             usage,
         } = worker.invoke(invocation, offered.limits).await;
-        let output = check::output(&self.shared.checks, offered, result?);
-        let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
+        let checked = match result {
+            Ok(output) => {
+                let output = check::output(&self.shared.checks, offered, output);
+                let output = timeout_at(deadline.into(), output).await;
+                output.map_err(late).and_then(|output| output)
+            }
+            Err(failure) => Err(failure),
+        };
+        let code = checked.as_ref().err().map(|failure| failure.code);
+        pass.ended(code, Instant::now());
         Ok(Answer {
-            payload: gathered.unwrap_or(payload),
+            payload: gathered.unwrap_or(checked?),
             worker_id: worker.id().clone(),
             cold,
             queue: permit.waited(),
             usage,
+            explanation: None,
         })
     }
 }
 
-/// Everyone who offers what the call names.
-fn candidates<'a>(
-    names: &'a BTreeMap<String, Vec<Candidate>>,
-    call: &Call,
-) -> Result<&'a [Candidate], Failure> {
-    let known = || {
-        names
-            .keys()
-            .map(|name| format!("{}:{name}", call.verb))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match &call.name {
-        Some(name) => names
-            .get(name)
-            .map(Vec::as_slice)
-            .ok_or_else(|| unknown(call, &format!("this verb has {}", known()))),
-        None if names.len() == 1 => Ok(names.values().next().map_or(&[], Vec::as_slice)),
-        None => Err(Failure::new(
-            Code::AmbiguousCapability,
-            format!(
-                "`{}` alone names several capabilities: {}",
-                call.verb,
-                known()
-            ),
-        )),
+impl Call {
+    /// What it asks of whoever serves it.
+    fn ask(&self) -> Ask<'_> {
+        let left = |chain: &Chain| chain.deadline.saturating_duration_since(Instant::now());
+        let left = self.chain.as_ref().map(left);
+        Ask {
+            version: self.version.as_ref(),
+            runtime: None,
+            env_profile: None,
+            max_cost: self.max_cost,
+            patience: match (self.timeout, left) {
+                (Some(timeout), Some(left)) => Some(timeout.min(left)),
+                (timeout, left) => timeout.or(left),
+            },
+        }
+    }
+
+    /// When it has to be answered by whoever offers this, if it began then.
+    fn deadline(&self, offered: &Offered, began: Instant) -> Instant {
+        let wall = offered.limits.wall;
+        let own = began + self.timeout.map_or(wall, |timeout| timeout.min(wall));
+        self.chain
+            .as_ref()
+            .map_or(own, |chain| own.min(chain.deadline))
     }
 }
 
-/// The highest version that will do, by the worker with the fewest invocations in flight and waiting.
-fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate, Failure> {
-    candidates
-        .iter()
-        .filter(|candidate| match &call.version {
-            Some(wanted) => wanted.matches(&candidate.offered.capability.version),
-            None => true,
-        })
-        .max_by_key(|candidate| {
-            let lane = candidate.worker.lane();
-            (
-                &candidate.offered.capability.version,
-                Reverse(lane.in_flight() + lane.queued()),
-            )
-        })
-        .ok_or_else(|| {
-            let versions: Vec<String> = candidates
-                .iter()
-                .map(|candidate| candidate.offered.capability.version.to_string())
-                .collect();
-            unknown(
-                call,
-                &format!("no version of it matches; there is {}", versions.join(", ")),
-            )
-        })
+/// Whether a worker refused a call that another might take.
+fn has_no_room(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Overloaded | Code::Unavailable)
+}
+
+fn late(_: Elapsed) -> Failure {
+    Failure::new(
+        Code::Deadline,
+        "the deadline passed while a body was being checked",
+    )
 }
 
 /// The context that a worker is given beside its request.
@@ -277,14 +319,22 @@ fn context(traceparent: Option<String>, origin: Option<String>) -> Vec<(String, 
         .collect()
 }
 
-fn unknown(call: &Call, why: &str) -> Failure {
-    let name = call
-        .name
-        .as_deref()
-        .map(|name| format!(":{name}"))
-        .unwrap_or_default();
+fn no_verb(verb: &str) -> Failure {
+    unknown(verb, "no worker offers this verb")
+}
+
+fn no_name(verb: &str, name: &str, known: &[&str]) -> Failure {
+    let known: Vec<String> = known
+        .iter()
+        .map(|known| format!("{verb}:{known}"))
+        .collect();
+    let why = format!("this verb has {}", known.join(", "));
+    unknown(&format!("{verb}:{name}"), &why)
+}
+
+fn unknown(capability: &str, why: &str) -> Failure {
     Failure::new(
         Code::UnknownCapability,
-        format!("unknown capability `{}{name}`; {why}", call.verb),
+        format!("unknown capability `{capability}`; {why}"),
     )
 }

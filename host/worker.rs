@@ -5,6 +5,7 @@
 
 mod binary;
 mod declared;
+mod health;
 mod held;
 mod load;
 mod placement;
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use crate::admission::Lane;
-use crate::capability::Capability;
+use crate::capability::{Affinity, Capability};
 use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
 use crate::gpu::Seat;
@@ -25,6 +26,7 @@ use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
 
 pub use binary::Binary;
+pub use health::{Breaker, Health, Pass};
 pub use held::Held;
 
 /// A component that is loaded and ready.
@@ -41,6 +43,7 @@ pub struct Worker {
     origin: Origin,
     called: AtomicBool,
     lane: Arc<Lane>,
+    breaker: Breaker,
     load: Arc<Load>,
 }
 
@@ -55,6 +58,8 @@ pub struct Offered {
     /// What it bids for its place in the worker's line: its `slo_bid`, as far as the operator lets it
     /// count.
     pub bid: f64,
+    /// Whether it should run on this host.
+    pub affinity: Affinity,
     /// `verb:name`.
     pub id: Arc<str>,
 }
@@ -246,6 +251,11 @@ impl Worker {
     /// Where its calls are admitted.
     pub fn lane(&self) -> &Arc<Lane> {
         &self.lane
+    }
+
+    /// Whether it does its work.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// Runs one invocation of a capability that this worker offers; it has been admitted.

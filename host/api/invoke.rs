@@ -16,7 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::events;
 use super::problem::Refusal;
-use super::routes::{RequestId, Shared, linger, query, requirement};
+use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::router::{Answer, Call};
@@ -27,10 +27,17 @@ pub(super) const BODIES: usize = 1 << 30;
 /// Bytes of a body that are not counted.
 const SMALL_BODY: usize = 64 << 10;
 
-const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
+/// Bytes of an explanation in a header: many clients read heads of 8 KiB and no more.
+const EXPLANATION: usize = 2 << 10;
 
+const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
+const MAX_COST: HeaderName = HeaderName::from_static("crank-max-cost");
+const EXPLAIN: HeaderName = HeaderName::from_static("crank-explain");
+
+/// The headers of ours that a request may have.
+const OFFERED: [HeaderName; 3] = [TIMEOUT, MAX_COST, EXPLAIN];
 /// Promises of the interface that this version does not keep. Accepting them silently would be a lie.
-const NOT_OFFERED: [&str; 3] = ["idempotency-key", "crank-max-cost", "crank-explain"];
+const NOT_OFFERED: [&str; 1] = ["idempotency-key"];
 
 pub(super) async fn by_name(
     State(shared): State<Arc<Shared>>,
@@ -48,13 +55,6 @@ pub(super) async fn by_verb(
 ) -> Result<Response, Refusal> {
     let Path(verb) = path.map_err(bad_path)?;
     Ok(invoke(&shared, verb, None, request).await?)
-}
-
-fn bad_path(_: PathRejection) -> Refusal {
-    Refusal(Failure::new(
-        Code::InvalidRequest,
-        "the path is not percent-encoded utf-8",
-    ))
 }
 
 async fn invoke(
@@ -81,6 +81,8 @@ async fn invoke(
         verb,
         name,
         version: head.version,
+        max_cost: head.max_cost,
+        explain: head.explain,
         input: Payload {
             media_type: head.media_type,
             body: bytes,
@@ -151,11 +153,20 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
             headers.insert(name, value);
         }
     }
+    let explanation = answer
+        .explanation
+        .as_ref()
+        .map(|told| told.brief(EXPLANATION));
+    if let Some(Ok(value)) = explanation.map(HeaderValue::try_from) {
+        headers.insert(EXPLAIN, value);
+    }
 }
 
 /// What a request says besides its body.
 struct Head {
     version: Option<semver::VersionReq>,
+    max_cost: Option<f64>,
+    explain: bool,
     parameters: Vec<(String, String)>,
     media_type: String,
     timeout: Option<Duration>,
@@ -177,6 +188,8 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
     }
     Ok(Head {
         version,
+        max_cost: max_cost(headers)?,
+        explain: explain(headers)?,
         parameters,
         media_type: single(headers, &CONTENT_TYPE)?
             .unwrap_or("application/json")
@@ -188,14 +201,15 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
 
 /// A misspelt `crank-` header asks for something that nobody would do.
 fn refuse_unknown(headers: &HeaderMap) -> Result<(), Failure> {
-    for name in headers.keys().filter(|name| **name != TIMEOUT) {
+    for name in headers.keys().filter(|name| !OFFERED.contains(name)) {
         if NOT_OFFERED.contains(&name.as_str()) {
             let message = format!("the header {name} is not offered by this version; leave it out");
             return Err(Failure::new(Code::InvalidRequest, message));
         }
         if name.as_str().starts_with("crank-") {
+            let offered = OFFERED.map(|name| name.to_string()).join(", ");
             let message = format!(
-                "the header {name} is unknown; of the crank- headers a request may have {TIMEOUT}"
+                "the header {name} is unknown; of the crank- headers a request may have {offered}"
             );
             return Err(Failure::new(Code::InvalidRequest, message));
         }
@@ -247,6 +261,39 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
         Some(ms) => Ok(Some(Duration::from_millis(ms))),
         None => {
             let message = format!("{TIMEOUT} takes whole milliseconds from 1 up, not {text:?}");
+            Err(Failure::new(Code::InvalidRequest, message))
+        }
+    }
+}
+
+/// The most that the call may cost, in tokens.
+fn max_cost(headers: &HeaderMap) -> Result<Option<f64>, Failure> {
+    let Some(text) = single(headers, &MAX_COST)? else {
+        return Ok(None);
+    };
+    // `parse` alone would take signs, exponents and infinities.
+    let digits = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    match text
+        .parse::<f64>()
+        .ok()
+        .filter(|cost| digits && cost.is_finite())
+    {
+        Some(cost) => Ok(Some(cost)),
+        None => {
+            let message = format!("{MAX_COST} takes a number of tokens, 0 or more, not {text:?}");
+            Err(Failure::new(Code::InvalidRequest, message))
+        }
+    }
+}
+
+fn explain(headers: &HeaderMap) -> Result<bool, Failure> {
+    match single(headers, &EXPLAIN)? {
+        None => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => {
+            let message = format!("{EXPLAIN} takes 1, not {other:?}");
             Err(Failure::new(Code::InvalidRequest, message))
         }
     }

@@ -7,7 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Query, Request, State};
 use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, Method, Uri};
@@ -23,7 +23,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke, openapi, reload, workers};
+use super::{Settings, explain, invoke, openapi, reload, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::registry::Manifests;
@@ -75,6 +75,8 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
     let mut routes = Routes::new()
         .route("/invoke/{verb}/{name}", post(invoke::by_name))
         .route("/invoke/{verb}", post(invoke::by_verb))
+        .route("/explain/{verb}/{name}", get(explain::by_name))
+        .route("/explain/{verb}", get(explain::by_verb))
         .route("/capabilities", get(list_capabilities))
         .route("/workers", get(list_workers))
         .route("/openapi.json", get(openapi::document))
@@ -240,10 +242,17 @@ pub(super) fn query(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
     pairs.map(|Query(pairs)| pairs).map_err(bad_query)
 }
 
-fn bad_query(error: QueryRejection) -> Failure {
+pub(super) fn bad_query(error: QueryRejection) -> Failure {
     Failure::new(
         Code::InvalidRequest,
         format!("the query is not accepted: {}", innermost(&error)),
+    )
+}
+
+pub(super) fn bad_path(_: PathRejection) -> Failure {
+    Failure::new(
+        Code::InvalidRequest,
+        "the path is not percent-encoded utf-8",
     )
 }
 

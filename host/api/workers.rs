@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -36,6 +36,7 @@ fn loaded(worker: &Worker, refused: &[Refused]) -> Value {
         },
         "imports": worker.imports(),
         "load_score": worker.load_score(),
+        "health": health(worker),
         "in_flight": observed.in_flight,
         "calls": observed.calls,
         "cpu_ms": ms(observed.cpu_total),
@@ -46,6 +47,15 @@ fn loaded(worker: &Worker, refused: &[Refused]) -> Value {
             "wall_ms": ms(observed.wall_peak),
         },
         "capabilities": worker.offered().iter().map(|offered| capability(offered, &observed)).collect::<Vec<_>>(),
+    })
+}
+
+fn health(worker: &Worker) -> Value {
+    let (breaker, now) = (worker.breaker(), Instant::now());
+    json!({
+        "state": breaker.health(now).as_str(),
+        "recent_faults": breaker.faults(),
+        "rests_ms": ms(breaker.rests(now)),
     })
 }
 

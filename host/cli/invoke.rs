@@ -58,6 +58,8 @@ impl Invoke {
                 verb,
                 name,
                 version: None,
+                max_cost: None,
+                explain: false,
                 input,
                 parameters: self.parameters.clone(),
                 caller: None,

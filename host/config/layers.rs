@@ -11,6 +11,7 @@ use super::{ConfigError, Origin};
 pub(super) const KEYS: &[(&str, &str)] = &[
     ("listen", "127.0.0.1:8080"),
     ("trust_domain", "crank.local"),
+    ("controller_id", "crank"),
     // From XDG_CACHE_HOME or HOME.
     ("cache_dir", ""),
     // Below cache_dir.

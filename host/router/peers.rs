@@ -149,6 +149,8 @@ impl Peers {
             verb,
             name: Some(name),
             version,
+            max_cost: None,
+            explain: false,
             input: call.input,
             parameters: call.parameters,
             caller: self.spiffe_id().map(str::to_owned),

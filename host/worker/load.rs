@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::held::Known;
-use super::{Binary, Load, Offered, Refused, Worker, placement, storage, terms};
+use super::{Binary, Breaker, Load, Offered, Refused, Worker, placement, storage, terms};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -143,6 +143,7 @@ impl Loading<'_> {
                 Arc::new(Offered {
                     id: capability.key().into(),
                     bid: terms::bid(&self.config.limits, capability.slo_bid),
+                    affinity: capability.affinity(&self.config.controller_id),
                     limits,
                     constraints: known.held(&capability, &limits),
                     capability,
@@ -162,6 +163,7 @@ impl Loading<'_> {
             origin,
             called: AtomicBool::new(false),
             lane: Arc::new(terms::lane(&self.config.limits, operator)),
+            breaker: Breaker::default(),
             load: Arc::new(Load::default()),
         })
     }

@@ -214,6 +214,8 @@ pub fn call(capability: &str, input: &str) -> Call {
         verb: verb.to_owned(),
         name: Some(name.to_owned()),
         version: None,
+        max_cost: None,
+        explain: false,
         input: Payload {
             media_type: "application/json".to_owned(),
             body: input.to_owned().into(),

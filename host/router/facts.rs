@@ -1,0 +1,93 @@
+//! What the choice reads, gathered from where it is known.
+
+use std::time::{Duration, Instant};
+
+use semver::Version;
+use serde::Serialize;
+
+use crate::capability::Affinity;
+use crate::registry::Candidate;
+use crate::worker::Health;
+
+/// Everything that the choice knows of one candidate, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct Facts<'a> {
+    /// Its place among all that offer the capability, which no other has: for the draw.
+    pub number: usize,
+    /// Who it is.
+    pub worker_id: &'a str,
+    /// Where it runs.
+    pub place: Place,
+    /// Which version it offers.
+    pub version: &'a Version,
+    /// What runs it.
+    pub runtime: Option<&'a str>,
+    /// What kind of machine suits it.
+    pub env_profile: Option<&'a str>,
+    /// Whether the caller may call it.
+    pub authorised: bool,
+    /// Whether it does its work.
+    pub health: Health,
+    /// Within which 95 of 100 calls that come now would be answered, waiting included. `None`: not
+    /// known, and nothing speaks against it.
+    pub predicted: Option<Duration>,
+    /// Within which it promises to answer 95 of 100, if it does.
+    pub promised: Option<Duration>,
+    /// What is left of its error budget: 1 all, 0 nothing, less than that overspent.
+    pub budget_left: Option<f64>,
+    /// Whether it should run on this host.
+    pub affinity: Affinity,
+    /// Tokens for one call; who declares none takes none.
+    pub cost: f64,
+    /// How busy it is.
+    pub load: Load,
+}
+
+/// Where a candidate runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Place {
+    /// In this host.
+    Local,
+    /// Behind an address.
+    Remote,
+}
+
+/// How busy a candidate is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Load {
+    /// Invocations that run.
+    pub in_flight: usize,
+    /// Calls that wait.
+    pub queued: usize,
+    /// Invocations that may run at once.
+    pub capacity: usize,
+}
+
+/// The facts of a candidate now; `number` is its place among all that offer the capability.
+pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
+    let Candidate { worker, offered } = candidate;
+    let (capability, lane) = (&offered.capability, worker.lane());
+    let promised = capability.slo.and_then(|slo| slo.latency_p95_ms);
+    Facts {
+        number,
+        worker_id: worker.id(),
+        place: Place::Local,
+        version: &capability.version,
+        runtime: capability.runtime.map(|runtime| runtime.as_str()),
+        env_profile: capability.env_profile.map(|profile| profile.as_str()),
+        // Who reaches this host may call what it serves.
+        authorised: true,
+        health: worker.breaker().health(now),
+        predicted: lane.predicted(now),
+        promised: promised.map(|ms| Duration::from_millis(ms.into())),
+        budget_left: None,
+        affinity: offered.affinity,
+        cost: capability.cost_tokens.unwrap_or_default(),
+        load: Load {
+            in_flight: lane.in_flight(),
+            queued: lane.queued(),
+            capacity: lane.limit(),
+        },
+    }
+}

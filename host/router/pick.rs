@@ -1,0 +1,185 @@
+//! From a snapshot's candidates to the one that a call goes to, or to why there is none.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use semver::VersionReq;
+
+use super::choose::{self, Ask, Criterion, Decision, choose};
+use super::explain::{Explanation, explain};
+use super::facts::{Facts, facts};
+use super::{Call, Router, no_name, no_verb, unknown};
+use crate::error::{Code, Failure};
+use crate::registry::Candidate;
+use crate::worker::Health;
+
+/// What `explain` is asked: a call without an input.
+#[derive(Debug, Default)]
+pub struct Question {
+    /// What is done.
+    pub verb: String,
+    /// To what. Absent: each name under the verb.
+    pub name: Option<String>,
+    /// Which versions will do.
+    pub version: Option<VersionReq>,
+    /// What has to run it.
+    pub runtime: Option<String>,
+    /// What kind of machine it has to suit.
+    pub env_profile: Option<String>,
+    /// Tokens that it may cost at most.
+    pub max_cost: Option<f64>,
+    /// How long the caller would wait.
+    pub patience: Option<Duration>,
+}
+
+/// Whom a call goes to.
+pub(super) struct Chosen {
+    pub candidate: Candidate,
+    /// What was known of it.
+    pub health: Health,
+    pub explanation: Option<Box<Explanation>>,
+}
+
+impl Router {
+    /// Why a call would go where it would go now, for each name that is meant.
+    ///
+    /// # Errors
+    ///
+    /// `unknown-capability`: there is no such verb or name.
+    pub fn explain(&self, question: &Question) -> Result<Vec<Explanation>, Failure> {
+        let Question { verb, name, .. } = question;
+        let snapshot = self.registry().snapshot();
+        let names = snapshot.names(verb).ok_or_else(|| no_verb(verb))?;
+        let ask = Ask {
+            version: question.version.as_ref(),
+            runtime: question.runtime.as_deref(),
+            env_profile: question.env_profile.as_deref(),
+            max_cost: question.max_cost,
+            patience: question.patience,
+        };
+        let mut explained = Vec::new();
+        for (key, candidates) in names {
+            if name.as_ref().is_none_or(|name| name == key) {
+                let facts = gather(candidates, None);
+                let decision = choose(&facts, &ask, self.seed());
+                explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
+            }
+        }
+        if let (Some(name), true) = (name, explained.is_empty()) {
+            let known: Vec<&str> = names.keys().map(String::as_str).collect();
+            return Err(no_name(verb, name, &known));
+        }
+        Ok(explained)
+    }
+
+    /// Chooses among those who offer now what a call names, but for one that had no room. What else is
+    /// offered may go before the call ends.
+    pub(super) async fn find(
+        &self,
+        call: &Call,
+        began: Instant,
+        before: Option<&(Arc<str>, Failure)>,
+    ) -> Result<Chosen, Failure> {
+        let snapshot = self.registry().snapshot();
+        let names = snapshot
+            .names(&call.verb)
+            .ok_or_else(|| no_verb(&call.verb))?;
+        let candidates = match &call.name {
+            Some(name) => names.get(name).map(Vec::as_slice).ok_or_else(|| {
+                let known: Vec<&str> = names.keys().map(String::as_str).collect();
+                no_name(&call.verb, name, &known)
+            })?,
+            None => self.by_input(names, call, began).await?,
+        };
+        let ask = call.ask();
+        let facts = gather(candidates, before.map(|(worker, _)| &**worker));
+        let decision = choose(&facts, &ask, self.seed());
+        let (fact, candidate) = winner(&facts, candidates, decision, call)?;
+        let explanation = call.explain.then(|| {
+            let mut told = explain(&candidate.offered.id, &facts, &ask, decision);
+            told.before = before.map(|(_, failure)| failure.to_string());
+            Box::new(told)
+        });
+        Ok(Chosen {
+            candidate: candidate.clone(),
+            health: fact.health,
+            explanation,
+        })
+    }
+
+    /// Whom the choice would fall on.
+    pub(super) fn pick<'a>(
+        &self,
+        candidates: &'a [Candidate],
+        call: &Call,
+    ) -> Result<&'a Candidate, Failure> {
+        let facts = gather(candidates, None);
+        let decision = choose(&facts, &call.ask(), self.seed());
+        Ok(winner(&facts, candidates, decision, call)?.1)
+    }
+
+    fn seed(&self) -> u64 {
+        self.shared.choices.fetch_add(1, Relaxed)
+    }
+}
+
+/// The facts of all but one that was tried before.
+fn gather<'a>(candidates: &'a [Candidate], before: Option<&str>) -> Vec<Facts<'a>> {
+    let now = Instant::now();
+    let mut gathered = Vec::with_capacity(candidates.len());
+    for (number, candidate) in candidates.iter().enumerate() {
+        if before != Some(&**candidate.worker.id()) {
+            gathered.push(facts(number, candidate, now));
+        }
+    }
+    gathered
+}
+
+/// Whom a decision fell on, or why it fell on nobody.
+fn winner<'a, 'b>(
+    facts: &'b [Facts<'a>],
+    candidates: &'a [Candidate],
+    decision: Decision,
+    call: &Call,
+) -> Result<(&'b Facts<'a>, &'a Candidate), Failure> {
+    let barred = match decision {
+        Decision::Chosen(at) => {
+            let found = facts.get(at).and_then(|facts| {
+                let candidate = candidates.get(facts.number)?;
+                Some((facts, candidate))
+            });
+            return found.ok_or_else(|| Failure::internal("a choice fell on nobody"));
+        }
+        Decision::Nobody(criterion) => criterion,
+    };
+    Err(match barred {
+        Criterion::Policy => Failure::new(Code::Denied, "the caller may not call it"),
+        Criterion::Health => {
+            let message = "nobody who offers it can be reached";
+            Failure::new(Code::Unavailable, message)
+        }
+        Criterion::Ceiling => {
+            let ask = call.ask();
+            let dear = |facts: &&Facts| choose::bar(facts, &ask) == Some(Criterion::Ceiling);
+            let costs = facts.iter().filter(dear).map(|facts| facts.cost);
+            let least = costs.min_by(f64::total_cmp).unwrap_or_default();
+            let most = call.max_cost.unwrap_or_default();
+            let message = format!(
+                "it takes {least} tokens at the least, and {most} may be spent; raise the ceiling"
+            );
+            Failure::new(Code::CostCeiling, message)
+        }
+        _ => {
+            let versions: Vec<String> = facts
+                .iter()
+                .map(|facts| facts.version.to_string())
+                .collect();
+            let name = call.name.as_deref().map(|name| format!(":{name}"));
+            unknown(
+                &format!("{}{}", call.verb, name.unwrap_or_default()),
+                &format!("no version of it matches; there is {}", versions.join(", ")),
+            )
+        }
+    })
+}
