@@ -9,6 +9,7 @@ mod invoke;
 mod problem;
 mod routes;
 mod server;
+mod telemetry;
 mod workers;
 
 use std::time::Duration;

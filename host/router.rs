@@ -23,7 +23,8 @@ use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
-use crate::worker::Temperature;
+use crate::telemetry::{Asked, Heat, Key, Recording, Series, Telemetry, Terms};
+use crate::worker::{Offered, Temperature};
 
 /// Events that wait for a slow caller before the worker has to wait too.
 pub const EVENTS_BUFFERED: usize = 64;
@@ -80,6 +81,7 @@ pub struct Router {
 struct Shared {
     registry: Registry,
     admission: Admission,
+    telemetry: Telemetry,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
 }
@@ -92,10 +94,16 @@ impl Router {
 
     /// A router over a registry, with what its workers share.
     pub fn with(registry: Registry, admission: Admission) -> Self {
+        Self::watched(registry, admission, Telemetry::default())
+    }
+
+    /// The same, with where its calls are recorded.
+    pub fn watched(registry: Registry, admission: Admission, telemetry: Telemetry) -> Self {
         Self {
             shared: Arc::new(Shared {
                 registry,
                 admission,
+                telemetry,
                 checks: Semaphore::new(engine::cores()),
             }),
         }
@@ -111,19 +119,56 @@ impl Router {
         &self.shared.admission
     }
 
+    /// Where its calls are recorded.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
+    }
+
+    /// The records of a capability: a load and no more, but for the first time.
+    pub fn series<'a>(&self, offered: &'a Offered) -> &'a Arc<Series> {
+        offered.series.get_or_init(|| {
+            let capability = &offered.capability;
+            let key = Key {
+                worker_id: capability.worker_id.to_string().into(),
+                capability: offered.id.clone(),
+                version: capability.version.to_string().into(),
+            };
+            let terms = Terms {
+                slo: capability.slo.unwrap_or_default(),
+                wall: offered.limits.wall,
+                cost_tokens: capability.cost_tokens.unwrap_or_default(),
+            };
+            self.telemetry().series(key, terms)
+        })
+    }
+
     /// Answers one call. Dropping the future ends the invocation.
     ///
     /// # Errors
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
-    pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
+    pub async fn invoke(&self, mut call: Call) -> Result<Answer, Failure> {
         let snapshot = self.registry().snapshot();
         let names = snapshot
             .names(&call.verb)
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
         let candidate = choose(candidates(names, &call)?, &call)?;
         let worker = &candidate.worker;
-        let answered = self.serve(candidate, call).await;
+        let asked = Asked {
+            request_id: &call.request_id,
+            // Calls that a worker makes are paid by who called first.
+            tenant: match &call.chain {
+                Some(chain) => chain.origin.as_deref(),
+                None => call.caller.as_deref(),
+            },
+            traceparent: call.traceparent.as_deref(),
+            nested: call.chain.is_some(),
+        };
+        let series = self.series(&candidate.offered);
+        let mut recording = self.telemetry().record(series, &asked);
+        call.traceparent = recording.traceparent().or(call.traceparent);
+        let answered = self.serve(candidate, call, &mut recording).await;
+        recording.end(answered.as_ref().err().map(|failure| failure.code));
         answered.map_err(|mut failure| {
             failure.worker_id = Some(worker.id().to_string());
             failure
@@ -131,15 +176,22 @@ impl Router {
     }
 
     /// Checks, admits, runs and checks, all before one deadline.
-    async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
+    async fn serve(
+        &self,
+        candidate: &Candidate,
+        call: Call,
+        recording: &mut Recording<'_>,
+    ) -> Result<Answer, Failure> {
         let Candidate { worker, offered } = candidate;
         let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
             timeout.min(offered.limits.wall)
         });
-        let mut deadline = Instant::now() + wall;
+        let began = Instant::now();
+        let mut deadline = began + wall;
         if let Some(chain) = &call.chain {
             deadline = deadline.min(chain.deadline);
         }
+        recording.given(deadline.saturating_duration_since(began));
         let late = |_| {
             Failure::new(
                 Code::Deadline,
@@ -177,6 +229,7 @@ impl Router {
             admitted.await?
         };
         let cold = worker.temperature();
+        recording.started(heat(cold), permit.waited());
         let events = match call.events {
             Some(caller) => Listener::Stream(caller),
             None if offered.capability.produces.is_event_stream() => Listener::Array,
@@ -198,6 +251,7 @@ impl Router {
             gathered,
             usage,
         } = worker.invoke(invocation, offered.limits).await;
+        recording.used(usage);
         let output = check::output(&self.shared.checks, offered, result?);
         let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
         Ok(Answer {
@@ -264,6 +318,13 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
                 &format!("no version of it matches; there is {}", versions.join(", ")),
             )
         })
+}
+
+fn heat(temperature: Temperature) -> Heat {
+    match temperature {
+        Temperature::Uncompiled | Temperature::Cached => Heat::Cold,
+        Temperature::Fresh => Heat::Warm,
+    }
 }
 
 /// The context that a worker is given beside its request.

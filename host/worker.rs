@@ -11,8 +11,8 @@ mod storage;
 mod terms;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::admission::Lane;
@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+use crate::telemetry::Series;
 
 pub use held::Held;
 
@@ -51,6 +52,8 @@ pub struct Offered {
     pub bid: f64,
     /// `verb:name`.
     pub id: Arc<str>,
+    /// Where its calls are recorded, once a router has asked.
+    pub series: OnceLock<Arc<Series>>,
 }
 
 /// A component that may not serve, and why.

@@ -23,7 +23,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke, workers};
+use super::{Settings, invoke, telemetry, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::router::Router;
@@ -76,6 +76,9 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/invoke/{verb}", post(invoke::by_verb))
         .route("/capabilities", get(list_capabilities))
         .route("/workers", get(list_workers))
+        .route("/slo", get(telemetry::slo))
+        .route("/costs", get(telemetry::costs))
+        .route("/metrics", get(telemetry::metrics))
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -122,6 +125,7 @@ async fn outermost(
 
     unanswered.0 = None;
     let failure = response.extensions_mut().remove::<Failure>();
+    telemetry::note(&shared, failure.as_ref(), &id.0, uri.path());
     if let Some(failure) = &failure {
         problem::render(failure, &id.0, &mut response);
         log_cause(failure, &id.0);
@@ -209,7 +213,7 @@ async fn list_capabilities(
 }
 
 async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
-    Json(workers::view(&shared.router.registry().snapshot())).into_response()
+    Json(workers::view(&shared.router)).into_response()
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {

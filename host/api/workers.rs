@@ -8,21 +8,22 @@ use serde_json::{Value, json};
 
 use crate::capability::Constraint;
 use crate::engine::Origin;
-use crate::registry::Snapshot;
+use crate::router::Router;
 use crate::worker::{Observed, Offered, Refused, Worker};
 
 /// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
-pub(super) fn view(snapshot: &Snapshot) -> Value {
+pub(super) fn view(router: &Router) -> Value {
+    let snapshot = router.registry().snapshot();
     let workers: Vec<Value> = snapshot
         .workers()
         .iter()
-        .map(|worker| loaded(worker))
+        .map(|worker| loaded(router, worker))
         .collect();
     let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
     json!({ "workers": workers, "refused": refused })
 }
 
-fn loaded(worker: &Worker) -> Value {
+fn loaded(router: &Router, worker: &Worker) -> Value {
     let observed = worker.observed();
     json!({
         "worker_id": &**worker.id(),
@@ -42,11 +43,11 @@ fn loaded(worker: &Worker) -> Value {
             "cpu_ms": ms(observed.cpu_peak),
             "wall_ms": ms(observed.wall_peak),
         },
-        "capabilities": worker.offered().iter().map(|offered| capability(offered, &observed)).collect::<Vec<_>>(),
+        "capabilities": worker.offered().iter().map(|offered| capability(router, offered, &observed)).collect::<Vec<_>>(),
     })
 }
 
-fn capability(offered: &Offered, observed: &Observed) -> Value {
+fn capability(router: &Router, offered: &Offered, observed: &Observed) -> Value {
     let constraints = offered.constraints.iter().map(|held| {
         json!({
             "name": held.constraint,
@@ -66,6 +67,7 @@ fn capability(offered: &Offered, observed: &Observed) -> Value {
             "output_bytes": offered.limits.output,
         },
         "constraints": constraints.collect::<Vec<_>>(),
+        "slo": router.series(offered).kept(),
     })
 }
 

@@ -48,7 +48,11 @@ impl Demo {
         ];
         let config = super::configure(Some(&guests), None, &flags)?;
         // The tour itself says who is refused.
-        super::log(config.log, "warn,crank::worker=info,crank::cli::serve=off");
+        super::log(
+            config.log,
+            None,
+            "warn,crank::worker=info,crank::cli::serve=off",
+        )?;
 
         let began = Instant::now();
         let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;

@@ -21,6 +21,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
     ("log", "text"),
+    ("audit_log", ""),
+    ("otlp_endpoint", ""),
     // Three quarters of what there is.
     ("memory_budget", ""),
     ("disk_type", ""),

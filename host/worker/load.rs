@@ -1,8 +1,8 @@
 //! From a file to a worker, or to every reason why not.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::held::Known;
@@ -144,6 +144,7 @@ impl Loading<'_> {
                     bid: terms::bid(&self.config.limits, capability.slo_bid),
                     limits,
                     constraints: known.held(&capability, &limits),
+                    series: OnceLock::new(),
                     capability,
                 })
             })
