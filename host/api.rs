@@ -12,6 +12,7 @@ mod problem;
 mod reload;
 mod routes;
 mod server;
+mod telemetry;
 mod workers;
 
 use std::time::Duration;

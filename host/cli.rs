@@ -19,12 +19,15 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
 use rustix::process::{Resource, getrlimit, setrlimit};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
 use crate::machine::Machine;
 use crate::state::State;
+use crate::telemetry;
 use crate::tmp;
 
 /// A WebAssembly capability host: components in, verbs over HTTP out.
@@ -123,16 +126,24 @@ fn configure(
     Config::load(flags, file.as_deref(), std::env::vars()).map_err(Ended::usage)
 }
 
-/// Log lines to standard error: `RUST_LOG` chooses which, `default` where it is not set.
-fn log(format: LogFormat, default: &str) {
+/// Log lines to standard error: `RUST_LOG` chooses which, `default` where it is not set. Refusals also go
+/// to a file of their own, if there is one.
+fn log(format: LogFormat, audit: Option<&Path>, default: &str) -> Result<(), Ended> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let audit = audit.map(|file| {
+        telemetry::audit_layer(file)
+            .map_err(|error| Ended::Usage(format!("audit_log {}: {error}", file.display())))
+    });
+    tracing_subscriber::registry()
+        .with(lines.with_filter(filter))
+        .with(audit.transpose()?)
+        .init();
+    Ok(())
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Ended> {

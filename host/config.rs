@@ -68,6 +68,10 @@ pub struct Config {
     pub log: LogFormat,
     /// Whether the directory of components is followed while it is served.
     pub watch: bool,
+    /// Where refusals are written down.
+    pub audit_log: Option<PathBuf>,
+    /// The collector that spans go to: `http://localhost:4318`.
+    pub otlp_endpoint: Option<String>,
     /// What all workers together may use of this host's memory; three quarters of it where absent.
     pub memory_budget: Option<ByteCount>,
     /// What the operator says of the disk that workers' files lie on.
@@ -262,6 +266,10 @@ impl Config {
             _ => Err("must be \"text\" or \"json\""),
         });
         let watch = reader.boolean("watch");
+        let audit_log = reader.optional("audit_log", |reader, key| reader.path(key));
+        let otlp_endpoint = reader.optional("otlp_endpoint", |reader, key| {
+            reader.text(key, reader::endpoint)
+        });
         let memory_budget = reader.optional("memory_budget", |reader, key| {
             reader.mebibytes(key, 1..=u64::from(u32::MAX))
         });
@@ -287,6 +295,8 @@ impl Config {
             allowed_origins: allowed_origins?,
             log: log?,
             watch: watch?,
+            audit_log: audit_log?,
+            otlp_endpoint: otlp_endpoint?,
             memory_budget: memory_budget?,
             disk_type: disk_type?,
             limits: limits?,

@@ -19,6 +19,8 @@ pub mod policy;
 
 pub mod state;
 
+pub mod telemetry;
+
 pub mod admission;
 
 pub mod tmp;

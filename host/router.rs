@@ -33,6 +33,7 @@ use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Registry};
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
+use crate::telemetry::{Asked, Heat, Key, Recording, Series, Telemetry, Terms};
 use crate::worker::{Offered, Pass, Temperature};
 
 /// Events that wait for a slow caller before the worker has to wait too.
@@ -96,6 +97,7 @@ pub struct Router {
 struct Shared {
     registry: Registry,
     admission: Admission,
+    telemetry: Telemetry,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
     /// Counts choices: each draws with a number of its own.
@@ -110,10 +112,16 @@ impl Router {
 
     /// A router over a registry, with what its workers share.
     pub fn with(registry: Registry, admission: Admission) -> Self {
+        Self::watched(registry, admission, Telemetry::default())
+    }
+
+    /// The same, with where its calls are recorded.
+    pub fn watched(registry: Registry, admission: Admission, telemetry: Telemetry) -> Self {
         Self {
             shared: Arc::new(Shared {
                 registry,
                 admission,
+                telemetry,
                 checks: Semaphore::new(engine::cores()),
                 choices: AtomicU64::new(0),
             }),
@@ -130,12 +138,35 @@ impl Router {
         &self.shared.admission
     }
 
+    /// Where its calls are recorded.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
+    }
+
+    /// The records of a capability: a load and no more, but for the first time.
+    pub fn series<'a>(&self, offered: &'a Offered) -> &'a Arc<Series> {
+        offered.series.get_or_init(|| {
+            let capability = &offered.capability;
+            let key = Key {
+                worker_id: capability.worker_id.to_string().into(),
+                capability: offered.id.clone(),
+                version: capability.version.to_string().into(),
+            };
+            let terms = Terms {
+                slo: capability.slo.unwrap_or_default(),
+                wall: offered.limits.wall,
+                cost_tokens: capability.cost_tokens.unwrap_or_default(),
+            };
+            self.telemetry().series(key, terms)
+        })
+    }
+
     /// Answers one call. Dropping the future ends the invocation.
     ///
     /// # Errors
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
-    pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
+    pub async fn invoke(&self, mut call: Call) -> Result<Answer, Failure> {
         let began = Instant::now();
         let mut before: Option<(Arc<str>, Failure)> = None;
         loop {
@@ -158,9 +189,14 @@ impl Router {
                 failure
             };
             let deadline = call.deadline(&candidate.offered, began);
+            let mut recording = self.recording(&candidate.offered, &call);
+            recording.given(deadline.saturating_duration_since(began));
             let failure = match self.admit(&candidate, &call, deadline).await {
                 Ok(permit) => {
-                    let ran = self.run(&candidate, pass, call, deadline, permit).await;
+                    call.traceparent = recording.traceparent().or(call.traceparent);
+                    let ran = self.run(&candidate, pass, call, deadline, permit, &mut recording);
+                    let ran = ran.await;
+                    recording.end(ran.as_ref().err().map(|failure| failure.code));
                     return ran
                         .map(|answer| Answer {
                             explanation,
@@ -170,6 +206,7 @@ impl Router {
                 }
                 Err(failure) => failure,
             };
+            recording.end(Some(failure.code));
             match before {
                 // Twice is enough, and what the better one said stands.
                 Some((_, first)) => return Err(first),
@@ -181,6 +218,21 @@ impl Router {
                 None => return Err(named(failure)),
             }
         }
+    }
+
+    /// The record of a call to whoever offers this.
+    fn recording<'a>(&'a self, offered: &'a Offered, call: &Call) -> Recording<'a> {
+        let asked = Asked {
+            request_id: &call.request_id,
+            // Calls that a worker makes are paid by who called first.
+            tenant: match &call.chain {
+                Some(chain) => chain.origin.as_deref(),
+                None => call.caller.as_deref(),
+            },
+            traceparent: call.traceparent.as_deref(),
+            nested: call.chain.is_some(),
+        };
+        self.telemetry().record(self.series(offered), &asked)
     }
 
     /// Checks the input and waits for the worker's turn. Where this fails, nothing has run.
@@ -208,6 +260,7 @@ impl Router {
         deadline: Instant,
         // Held until the output is checked: what it takes up until then is this invocation's.
         permit: Permit<'_>,
+        recording: &mut Recording<'_>,
     ) -> Result<Answer, Failure> {
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
@@ -229,6 +282,7 @@ impl Router {
             }) as Arc<dyn Dispatch>
         });
         let cold = worker.temperature();
+        recording.started(heat(cold), permit.waited());
         let events = match call.events {
             Some(caller) => Listener::Stream(caller),
             None if offered.capability.produces.is_event_stream() => Listener::Array,
@@ -250,6 +304,7 @@ impl Router {
             gathered,
             usage,
         } = worker.invoke(invocation, offered.limits).await;
+        recording.used(usage);
         let checked = match result {
             Ok(output) => {
                 let output = check::output(&self.shared.checks, offered, output);
@@ -308,6 +363,13 @@ fn late(_: Elapsed) -> Failure {
         Code::Deadline,
         "the deadline passed while a body was being checked",
     )
+}
+
+fn heat(temperature: Temperature) -> Heat {
+    match temperature {
+        Temperature::Uncompiled | Temperature::Cached => Heat::Cold,
+        Temperature::Fresh => Heat::Warm,
+    }
 }
 
 /// The context that a worker is given beside its request.

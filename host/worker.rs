@@ -13,8 +13,8 @@ mod storage;
 mod terms;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::admission::Lane;
@@ -24,6 +24,7 @@ use crate::engine::{self, Engine, Origin};
 use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+use crate::telemetry::Series;
 
 pub use binary::Binary;
 pub use health::{Breaker, Health, Pass};
@@ -62,6 +63,8 @@ pub struct Offered {
     pub affinity: Affinity,
     /// `verb:name`.
     pub id: Arc<str>,
+    /// Where its calls are recorded, once a router has asked.
+    pub series: OnceLock<Arc<Series>>,
 }
 
 /// A component that may not serve, and why.

@@ -23,7 +23,7 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, explain, invoke, openapi, reload, workers};
+use super::{Settings, explain, invoke, openapi, reload, telemetry, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::registry::Manifests;
@@ -85,6 +85,9 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/docs/{*file}", get(openapi::asset))
         .route("/manifests", get(list_manifests))
         .route("/reload", post(reload::reload))
+        .route("/slo", get(telemetry::slo))
+        .route("/costs", get(telemetry::costs))
+        .route("/metrics", get(telemetry::metrics))
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -131,6 +134,7 @@ async fn outermost(
 
     unanswered.0 = None;
     let failure = response.extensions_mut().remove::<Failure>();
+    telemetry::note(&shared, failure.as_ref(), &id.0, uri.path());
     if let Some(failure) = &failure {
         problem::render(failure, &id.0, &mut response);
         log_cause(failure, &id.0);
@@ -218,7 +222,7 @@ async fn list_capabilities(
 }
 
 async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
-    Json(workers::view(&shared.router.registry().snapshot())).into_response()
+    Json(workers::view(&shared.router)).into_response()
 }
 
 async fn list_manifests(State(shared): State<Arc<Shared>>) -> Response {

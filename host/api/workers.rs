@@ -8,21 +8,22 @@ use serde_json::{Value, json};
 
 use crate::capability::Constraint;
 use crate::engine::Origin;
-use crate::registry::Snapshot;
+use crate::router::Router;
 use crate::worker::{Observed, Offered, Refused, Worker};
 
 /// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
-pub(super) fn view(snapshot: &Snapshot) -> Value {
+pub(super) fn view(router: &Router) -> Value {
+    let snapshot = router.registry().snapshot();
     let workers: Vec<Value> = snapshot
         .workers()
         .iter()
-        .map(|worker| loaded(worker, snapshot.refused()))
+        .map(|worker| loaded(router, worker, snapshot.refused()))
         .collect();
     let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
     json!({ "workers": workers, "refused": refused })
 }
 
-fn loaded(worker: &Worker, refused: &[Refused]) -> Value {
+fn loaded(router: &Router, worker: &Worker, refused: &[Refused]) -> Value {
     let observed = worker.observed();
     // A file that serves and is refused has a later version that may not.
     let update = refused.iter().find(|update| update.file == worker.file());
@@ -46,7 +47,7 @@ fn loaded(worker: &Worker, refused: &[Refused]) -> Value {
             "cpu_ms": ms(observed.cpu_peak),
             "wall_ms": ms(observed.wall_peak),
         },
-        "capabilities": worker.offered().iter().map(|offered| capability(offered, &observed)).collect::<Vec<_>>(),
+        "capabilities": worker.offered().iter().map(|offered| capability(router, offered, &observed)).collect::<Vec<_>>(),
     })
 }
 
@@ -59,7 +60,7 @@ fn health(worker: &Worker) -> Value {
     })
 }
 
-fn capability(offered: &Offered, observed: &Observed) -> Value {
+fn capability(router: &Router, offered: &Offered, observed: &Observed) -> Value {
     let constraints = offered.constraints.iter().map(|held| {
         json!({
             "name": held.constraint,
@@ -79,6 +80,7 @@ fn capability(offered: &Offered, observed: &Observed) -> Value {
             "output_bytes": offered.limits.output,
         },
         "constraints": constraints.collect::<Vec<_>>(),
+        "slo": router.series(offered).kept(),
     })
 }
 

@@ -104,7 +104,7 @@ impl Check {
             .find(|path| path.is_dir())
             .map(PathBuf::as_path);
         let config = super::configure(dir, self.config.config.as_deref(), &[])?;
-        super::log(config.log, "warn,crank=info");
+        super::log(config.log, None, "warn,crank=info")?;
         let snapshot = super::runtime()?.block_on(async {
             let (engine, config) = if self.host {
                 super::host(config)?

@@ -51,8 +51,9 @@ impl Demo {
         // The tour itself says who is refused.
         super::log(
             config.log,
+            None,
             "warn,crank::worker=info,crank::cli::serve=off,crank::registry=off",
-        );
+        )?;
 
         let began = Instant::now();
         let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;

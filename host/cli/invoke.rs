@@ -39,7 +39,7 @@ pub struct Invoke {
 impl Invoke {
     pub fn run(self) -> Result<(), Ended> {
         let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &[])?;
-        super::log(config.log, "warn");
+        super::log(config.log, None, "warn")?;
         let input = self.payload()?;
         let (verb, name) = match self.capability.split_once(':') {
             Some((verb, name)) => (verb.to_owned(), Some(name.to_owned())),

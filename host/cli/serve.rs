@@ -17,6 +17,7 @@ use crate::engine::Engine;
 use crate::gpu::Adapter;
 use crate::registry::{Registry, Watch};
 use crate::router::Router;
+use crate::telemetry::Telemetry;
 
 /// Serve a directory of components over HTTP.
 ///
@@ -74,7 +75,7 @@ impl Serve {
         let Some(dir) = dir.filter(|_| !self.print_host) else {
             return print_host(&config);
         };
-        super::log(config.log, "info");
+        super::log(config.log, config.audit_log.as_deref(), "info")?;
         let runtime = super::runtime()?;
         let ended = runtime.block_on(serve(config, dir));
         // A check that is under way on a thread of its own is not waited for.
@@ -135,8 +136,14 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     };
     let settings = api::Settings::from(config.as_ref());
     let following = tokio::spawn(follow(router.clone(), watch, hangup));
-    let served = api::serve(listener, router, settings, stop).await;
+    let telemetry = router.telemetry().clone();
+    let served = tokio::select! {
+        served = api::serve(listener, router, settings, stop) => served,
+        never = telemetry.tend() => match never {},
+    };
     following.abort();
+    // Only a panic ends it early, and that was printed.
+    let _ = tokio::task::spawn_blocking(move || telemetry.close()).await;
     served.map_err(Ended::usage)?;
     if let Some(state) = engine.state() {
         state.close().await;
@@ -197,7 +204,11 @@ pub async fn ready(
     // What the pool has beyond the host's slots.
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
-    let router = Router::with(registry, admission);
+    let mut telemetry = Telemetry::kept_in(&config.state_dir);
+    if let Some(endpoint) = &config.otlp_endpoint {
+        telemetry = telemetry.traced(endpoint).map_err(Ended::Usage)?;
+    }
+    let router = Router::watched(registry, admission, telemetry);
     Ok((listener, Arc::new(router), config, engine))
 }
 

@@ -23,6 +23,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_origins", ""),
     ("log", "text"),
     ("watch", "true"),
+    ("audit_log", ""),
+    ("otlp_endpoint", ""),
     // Three quarters of what there is.
     ("memory_budget", ""),
     ("disk_type", ""),

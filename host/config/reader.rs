@@ -443,3 +443,14 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
         )),
     }
 }
+
+/// The base of an OTLP collector's addresses.
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").unwrap_or_default();
+    match host(rest.split('/').next().unwrap_or_default()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!(
+            "{text:?} is not where an OTLP collector is reached by plain HTTP, such as \"http://localhost:4318\""
+        )),
+    }
+}

@@ -81,7 +81,10 @@ pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
         health: worker.breaker().health(now),
         predicted: lane.predicted(now),
         promised: promised.map(|ms| Duration::from_millis(ms.into())),
-        budget_left: None,
+        budget_left: offered
+            .series
+            .get()
+            .and_then(|series| series.error_budget_left()),
         affinity: offered.affinity,
         cost: capability.cost_tokens.unwrap_or_default(),
         load: Load {

@@ -57,8 +57,9 @@ impl Peers {
             }
             Err(failure) => {
                 tracing::warn!(
-                    target: "audit", request_id = self.request_id, path, code = %failure.code,
-                    spiffe_id = self.spiffe_id(), "refused: {}", failure.message
+                    target: "audit", request_id = self.request_id, caller = self.spiffe_id(),
+                    capability = call.capability, path, code = %failure.code,
+                    reason = failure.message, "refused"
                 );
                 Err(failure)
             }

@@ -1,7 +1,7 @@
 //! From a file to a worker, or to every reason why not.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::held::Known;
@@ -146,6 +146,7 @@ impl Loading<'_> {
                     affinity: capability.affinity(&self.config.controller_id),
                     limits,
                     constraints: known.held(&capability, &limits),
+                    series: OnceLock::new(),
                     capability,
                 })
             })

@@ -28,5 +28,6 @@ mod state;
 mod storage;
 mod stream;
 mod support;
+mod telemetry;
 mod tidy;
 mod zettel;
