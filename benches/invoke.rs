@@ -76,6 +76,7 @@ fn call() -> Call {
         traceparent: None,
         events: None,
         chain: None,
+        path: Vec::new(),
     }
 }
 

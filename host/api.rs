@@ -7,6 +7,7 @@ mod door;
 mod events;
 mod invoke;
 mod problem;
+mod register;
 mod routes;
 mod server;
 mod workers;

@@ -13,6 +13,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
@@ -68,6 +70,12 @@ pub struct Config {
     pub memory_budget: Option<ByteCount>,
     /// What the operator says of the disk that workers' files lie on.
     pub disk_type: Option<DiskType>,
+    /// What this host is called among others; an id of its own where absent.
+    pub controller_id: Option<String>,
+    /// Where remote workers that register may be. None: none may.
+    pub remote_addresses: Vec<IpNet>,
+    /// The file of remote workers that the operator names.
+    pub capabilities: Option<PathBuf>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
@@ -259,6 +267,11 @@ impl Config {
                 }
             })
         });
+        let controller_id = reader.optional("controller_id", |reader, key| {
+            reader.text(key, reader::controller_id)
+        });
+        let remote_addresses = reader.list("remote_addresses", reader::range);
+        let capabilities = reader.optional("capabilities", |reader, key| reader.path(key));
         let limits = LimitSettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
@@ -273,6 +286,13 @@ impl Config {
             log: log?,
             memory_budget: memory_budget?,
             disk_type: disk_type?,
+            controller_id: controller_id?,
+            // Each was read as one already.
+            remote_addresses: remote_addresses?
+                .iter()
+                .filter_map(|range| range.parse().ok())
+                .collect(),
+            capabilities: capabilities?,
             limits: limits?,
             workers,
             settings: Vec::new(),

@@ -58,11 +58,13 @@ pub enum Code {
     Unavailable,
     /// The wall-clock deadline passed.
     Deadline,
+    /// The call came back to a host that forwarded it, or was forwarded too often.
+    LoopDetected,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 26] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
         Code::Denied,
@@ -88,6 +90,7 @@ impl Code {
         Code::Overloaded,
         Code::Unavailable,
         Code::Deadline,
+        Code::LoopDetected,
     ];
 
     /// The code as it stands in answers, logs and documentation.
@@ -118,6 +121,7 @@ impl Code {
             Code::Overloaded => "overloaded",
             Code::Unavailable => "unavailable",
             Code::Deadline => "deadline",
+            Code::LoopDetected => "loop-detected",
         }
     }
 }

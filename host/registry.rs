@@ -1,29 +1,37 @@
 //! Which worker offers what: one immutable snapshot at a time, read without a lock.
 
+mod remote;
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::capability::{Filter, View};
 use crate::config::Config;
 use crate::engine::{self, Engine};
+use crate::remote::{Joined, Remotes};
 use crate::worker::{Offered, Refused, Worker};
+
+pub use remote::Provider;
 
 /// The current snapshot, swapped whole.
 pub struct Registry {
     snapshot: ArcSwap<Snapshot>,
+    remotes: Arc<Remotes>,
+    /// The turn to change what is remote.
+    turn: Mutex<()>,
 }
 
 /// A capability and the worker that offers it.
 #[derive(Clone)]
 pub struct Candidate {
     /// Who would run it.
-    pub worker: Arc<Worker>,
+    pub provider: Provider,
     /// What it would run.
     pub offered: Arc<Offered>,
 }
@@ -34,14 +42,13 @@ pub struct Snapshot {
     verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>>,
     workers: Vec<Arc<Worker>>,
     refused: Vec<Refused>,
+    remote: Joined,
 }
 
 impl Registry {
-    /// A registry of what a snapshot holds.
+    /// A registry of what a snapshot holds, without remote workers.
     pub fn new(snapshot: Snapshot) -> Self {
-        Self {
-            snapshot: ArcSwap::from_pointee(snapshot),
-        }
+        Self::with_remotes(snapshot, Remotes::none())
     }
 
     /// What is loaded now. Whoever holds it sees no later change.
@@ -106,7 +113,7 @@ impl Snapshot {
                     .entry(offered.capability.name.to_string())
                     .or_default()
                     .push(Candidate {
-                        worker: worker.clone(),
+                        provider: Provider::Local(worker.clone()),
                         offered: offered.clone(),
                     });
             }
@@ -115,6 +122,7 @@ impl Snapshot {
             verbs,
             workers,
             refused,
+            remote: Joined::default(),
         }
     }
 
@@ -140,12 +148,13 @@ impl Snapshot {
             })
             .filter(|(_, offered)| filter.matches(&offered.capability))
             .map(|(worker, offered)| View::new(&offered.capability, url, worker.load_score()))
+            .chain(self.remote_capabilities(filter))
             .collect()
     }
 
     /// Whether there is anyone to serve a call.
     pub fn is_ready(&self) -> bool {
-        !self.workers.is_empty()
+        !self.workers.is_empty() || !self.remote.remotes.is_empty()
     }
 
     /// What was refused, ordered by file.

@@ -4,6 +4,7 @@
 
 mod check;
 mod peers;
+mod remote;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout_at;
 
 pub use peers::Chain;
@@ -21,9 +23,10 @@ use crate::admission::Admission;
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
-use crate::registry::{Candidate, Registry};
+use crate::registry::{Candidate, Provider, Registry};
+use crate::remote::Health;
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
-use crate::worker::Temperature;
+use crate::worker::{Offered, Temperature, Worker};
 
 /// Events that wait for a slow caller before the worker has to wait too.
 pub const EVENTS_BUFFERED: usize = 64;
@@ -54,6 +57,8 @@ pub struct Call {
     pub events: Option<mpsc::Sender<Event>>,
     /// How it came about, where a worker made it.
     pub chain: Option<Chain>,
+    /// The hosts that forwarded it to this one, the first one first.
+    pub path: Vec<String>,
 }
 
 /// What a worker answered, valid against its own schema.
@@ -117,35 +122,52 @@ impl Router {
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
+        let began = Instant::now();
+        self.registry().remotes().check_path(&call.path)?;
         let snapshot = self.registry().snapshot();
         let names = snapshot
             .names(&call.verb)
             .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
-        let candidate = choose(candidates(names, &call)?, &call)?;
-        let worker = &candidate.worker;
-        let answered = self.serve(candidate, call).await;
-        answered.map_err(|mut failure| {
-            failure.worker_id = Some(worker.id().to_string());
-            failure
-        })
+        let candidates = candidates(names, &call)?;
+        let mut tried = Tried::default();
+        loop {
+            let candidate = match choose(candidates, &call, &tried.candidates) {
+                Ok(candidate) => candidate,
+                Err(failure) => return Err(tried.failure.unwrap_or(failure)),
+            };
+            let named = |mut failure: Failure| {
+                failure.worker_id = Some(candidate.provider.worker_id().to_string());
+                failure
+            };
+            let remote = match &candidate.provider {
+                Provider::Local(worker) => {
+                    let served = self.serve(worker, &candidate.offered, call, began);
+                    return served.await.map_err(named);
+                }
+                Provider::Remote(remote) => remote,
+            };
+            match self.forward(remote, &call, began).await {
+                Ok(answer) => return Ok(answer),
+                Err(unanswered) => {
+                    let failure = named(unanswered.failure);
+                    if !unanswered.elsewhere || !self.registry().remotes().may_retry() {
+                        return Err(failure);
+                    }
+                    tried.note(candidate, failure);
+                }
+            }
+        }
     }
 
     /// Checks, admits, runs and checks, all before one deadline.
-    async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
-        let Candidate { worker, offered } = candidate;
-        let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
-            timeout.min(offered.limits.wall)
-        });
-        let mut deadline = Instant::now() + wall;
-        if let Some(chain) = &call.chain {
-            deadline = deadline.min(chain.deadline);
-        }
-        let late = |_| {
-            Failure::new(
-                Code::Deadline,
-                "the deadline passed while a body was being checked",
-            )
-        };
+    async fn serve(
+        &self,
+        worker: &Arc<Worker>,
+        offered: &Arc<Offered>,
+        call: Call,
+        began: Instant,
+    ) -> Result<Answer, Failure> {
+        let deadline = deadline(&call, offered, began);
         let input = check::input(&self.shared.checks, offered, call.input, &call.parameters);
         let input = timeout_at(deadline.into(), input).await.map_err(late)??;
         let is_nested = call.chain.is_some();
@@ -156,6 +178,7 @@ impl Router {
         let peers = worker.calls_peers().then(|| {
             let mut path = call.chain.map(|chain| chain.path).unwrap_or_default();
             path.push(offered.id.clone());
+            let forwarded = call.path;
             Arc::new(Peers {
                 router: self.clone(),
                 offered: offered.clone(),
@@ -164,6 +187,7 @@ impl Router {
                 chain: Chain {
                     origin: origin.clone(),
                     path,
+                    forwarded,
                     deadline,
                 },
             }) as Arc<dyn Dispatch>
@@ -210,6 +234,40 @@ impl Router {
     }
 }
 
+/// Who was asked for a call already, and what became of it.
+#[derive(Default)]
+struct Tried {
+    candidates: Vec<Arc<Offered>>,
+    failure: Option<Failure>,
+}
+
+impl Tried {
+    fn note(&mut self, candidate: &Candidate, failure: Failure) {
+        tracing::debug!(
+            worker = failure.worker_id,
+            cause = failure.cause,
+            "asked elsewhere: {failure}"
+        );
+        self.candidates.push(candidate.offered.clone());
+        self.failure = Some(failure);
+    }
+}
+
+/// When a call that began then has to be answered.
+fn deadline(call: &Call, offered: &Offered, began: Instant) -> Instant {
+    let wall = offered.limits.wall;
+    let deadline = began + call.timeout.map_or(wall, |timeout| timeout.min(wall));
+    match &call.chain {
+        Some(chain) => deadline.min(chain.deadline),
+        None => deadline,
+    }
+}
+
+fn late(_: Elapsed) -> Failure {
+    let message = "the deadline passed while a body was being checked";
+    Failure::new(Code::Deadline, message)
+}
+
 /// Everyone who offers what the call names.
 fn candidates<'a>(
     names: &'a BTreeMap<String, Vec<Candidate>>,
@@ -239,22 +297,39 @@ fn candidates<'a>(
     }
 }
 
-/// The highest version that will do, by the worker with the fewest invocations in flight and waiting.
-fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate, Failure> {
-    candidates
-        .iter()
-        .filter(|candidate| match &call.version {
-            Some(wanted) => wanted.matches(&candidate.offered.capability.version),
-            None => true,
-        })
-        .max_by_key(|candidate| {
-            let lane = candidate.worker.lane();
-            (
-                &candidate.offered.capability.version,
-                Reverse(lane.in_flight() + lane.queued()),
-            )
-        })
-        .ok_or_else(|| {
+/// The highest version that will do, by a healthy worker before one in doubt, by the one with the fewest
+/// calls, by a component before a remote worker. A call that was forwarded to this host is meant for
+/// its components, where one offers it: hosts that offer the same would else hand it back and forth.
+fn choose<'a>(
+    candidates: &'a [Candidate],
+    call: &Call,
+    tried: &[Arc<Offered>],
+) -> Result<&'a Candidate, Failure> {
+    let will_do = |candidate: &&Candidate| match &call.version {
+        Some(wanted) => wanted.matches(&candidate.offered.capability.version),
+        None => true,
+    };
+    let fits = |candidate: &&Candidate| {
+        let is_new = !tried
+            .iter()
+            .any(|tried| Arc::ptr_eq(tried, &candidate.offered));
+        is_new && candidate.provider.health() != Health::Down
+    };
+    let fitting = candidates.iter().filter(will_do).filter(fits);
+    let best = fitting.max_by_key(|candidate| {
+        let provider = &candidate.provider;
+        let is_local = matches!(provider, Provider::Local(_));
+        (
+            is_local && !call.path.is_empty(),
+            &candidate.offered.capability.version,
+            provider.health(),
+            Reverse(provider.calls()),
+            is_local,
+        )
+    });
+    best.ok_or_else(|| match candidates.iter().find(will_do) {
+        Some(down) => unavailable(down),
+        None => {
             let versions: Vec<String> = candidates
                 .iter()
                 .map(|candidate| candidate.offered.capability.version.to_string())
@@ -263,7 +338,24 @@ fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate,
                 call,
                 &format!("no version of it matches; there is {}", versions.join(", ")),
             )
-        })
+        }
+    })
+}
+
+/// Nobody who would do is alive.
+fn unavailable(down: &Candidate) -> Failure {
+    let worker = down.provider.worker_id();
+    let message = format!(
+        "no worker that offers {} is alive; {worker} is down",
+        down.offered.id
+    );
+    let mut failure = Failure::new(Code::Unavailable, message);
+    failure.worker_id = Some(worker.to_string());
+    failure.cause = match &down.provider {
+        Provider::Remote(remote) => remote.endpoint().condition().reason,
+        Provider::Local(_) => None,
+    };
+    failure
 }
 
 /// The context that a worker is given beside its request.

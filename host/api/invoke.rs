@@ -19,6 +19,7 @@ use super::problem::Refusal;
 use super::routes::{RequestId, Shared, linger, query, requirement};
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
+use crate::remote::read_path;
 use crate::router::{Answer, Call};
 use crate::sandbox::Payload;
 
@@ -28,6 +29,9 @@ pub(super) const BODIES: usize = 1 << 30;
 const SMALL_BODY: usize = 64 << 10;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
+/// What a host that forwards a call says: the hosts that it passed, and which version it chose.
+const PATH: HeaderName = HeaderName::from_static("crank-path");
+const VERSION: HeaderName = HeaderName::from_static("crank-version");
 
 /// Promises of the interface that this version does not keep. Accepting them silently would be a lie.
 const NOT_OFFERED: [&str; 3] = ["idempotency-key", "crank-max-cost", "crank-explain"];
@@ -91,6 +95,7 @@ async fn invoke(
         traceparent: head.traceparent,
         events: None,
         chain: None,
+        path: head.path,
     };
     if wants_events(&parts.headers) {
         return events::answer(shared, call, id, part).await;
@@ -160,18 +165,22 @@ struct Head {
     media_type: String,
     timeout: Option<Duration>,
     traceparent: Option<String>,
+    path: Vec<String>,
 }
 
 fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure> {
     refuse_unknown(headers)?;
     refuse_resumption(headers)?;
-    let mut version = None;
+    let mut version = match single(headers, &VERSION)? {
+        Some(text) => Some(requirement(text)?),
+        None => None,
+    };
     let mut parameters = query(uri)?;
     for (_, value) in parameters.extract_if(.., |(name, _)| name == "version") {
         if version.replace(requirement(&value)?).is_some() {
             return Err(Failure::new(
                 Code::InvalidRequest,
-                "the query has version twice; it may stand once",
+                "the version is named twice; it may stand once",
             ));
         }
     }
@@ -183,19 +192,24 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
             .to_owned(),
         timeout: timeout(headers)?,
         traceparent: traceparent(headers),
+        path: match single(headers, &PATH)? {
+            Some(path) => read_path(path)?,
+            None => Vec::new(),
+        },
     })
 }
 
 /// A misspelt `crank-` header asks for something that nobody would do.
 fn refuse_unknown(headers: &HeaderMap) -> Result<(), Failure> {
-    for name in headers.keys().filter(|name| **name != TIMEOUT) {
+    let known = [&TIMEOUT, &PATH, &VERSION];
+    for name in headers.keys().filter(|name| !known.contains(name)) {
         if NOT_OFFERED.contains(&name.as_str()) {
             let message = format!("the header {name} is not offered by this version; leave it out");
             return Err(Failure::new(Code::InvalidRequest, message));
         }
         if name.as_str().starts_with("crank-") {
             let message = format!(
-                "the header {name} is unknown; of the crank- headers a request may have {TIMEOUT}"
+                "the header {name} is unknown; of the crank- headers a request may have {TIMEOUT}, {PATH} and {VERSION}"
             );
             return Err(Failure::new(Code::InvalidRequest, message));
         }

@@ -16,6 +16,7 @@ use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
 use crate::gpu::Adapter;
 use crate::registry::{Registry, Snapshot};
+use crate::remote::Remotes;
 use crate::router::Router;
 
 /// Serve a directory of components over HTTP.
@@ -39,6 +40,9 @@ pub struct Serve {
     /// Address to listen on; only loopback binds as long as no identity is configured
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// File of remote workers (capabilities.yaml); watched, never written
+    #[arg(long, value_name = "FILE")]
+    capabilities: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Print the configuration that holds and where each value came from, then exit
@@ -58,11 +62,13 @@ impl Serve {
                 dir.display()
             )));
         }
-        let flags: Vec<_> = self
+        let listen = self
             .listen
             .iter()
-            .map(|listen| ("listen", listen.to_string()))
-            .collect();
+            .map(|listen| ("listen", listen.to_string()));
+        let file = self.capabilities.iter();
+        let file = file.map(|file| ("capabilities", file.display().to_string()));
+        let flags: Vec<_> = listen.chain(file).collect();
         let config = super::configure(dir, self.config.config.as_deref(), &flags)?;
         if self.print_config {
             for setting in config.settings() {
@@ -129,9 +135,12 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
         () = &mut stop => return Ok(()),
     };
     let settings = api::Settings::from(config.as_ref());
+    let kept = router.clone();
+    let keeping = tokio::spawn(async move { kept.registry().keep_remote().await });
     api::serve(listener, router, settings, stop)
         .await
         .map_err(Ended::usage)?;
+    keeping.abort();
     if let Some(state) = engine.state() {
         state.close().await;
     }
@@ -166,7 +175,9 @@ pub async fn ready(
     // What the pool has beyond the host's slots.
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
-    let router = Router::with(Registry::new(snapshot), admission);
+    let remotes = Remotes::open(&config).map_err(Ended::Usage)?;
+    let registry = Registry::with_remotes(snapshot, remotes);
+    let router = Router::with(registry, admission);
     Ok((listener, Arc::new(router), config, engine))
 }
 

@@ -24,6 +24,10 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     // Three quarters of what there is.
     ("memory_budget", ""),
     ("disk_type", ""),
+    // An id of its own.
+    ("controller_id", ""),
+    ("remote_addresses", ""),
+    ("capabilities", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
     // Above the highest of the schema's own examples, which is 8192.
