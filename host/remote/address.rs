@@ -46,9 +46,12 @@ impl Address {
         let bare = host
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'));
-        let port = match (authority.port(), authority.port_u16()) {
-            (Some(_), None) => return Err(malformed()),
-            (_, given) => given.unwrap_or(if is_https { 443 } else { 80 }),
+        let port = match authority.port_u16() {
+            Some(port) => port,
+            // What follows the host is no port.
+            None if authority.as_str() != host => return Err(malformed()),
+            None if is_https => 443,
+            None => 80,
         };
         Ok(Self {
             url: text.trim_end_matches('/').to_owned(),

@@ -1,28 +1,26 @@
 //! What the remote sources say now, and what keeps it true: registrations that run out, a file that
 //! changes, workers that are asked whether they live.
 
-use std::path::{Path, PathBuf};
+mod terms;
+mod watch;
+
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
-use ipnet::IpNet;
-use tokio::task::spawn_blocking;
+use terms::Terms;
 
-use super::address::{Address, within};
-use super::kept::{Kept, Line, fresh_controller_id};
+use super::address::Address;
+use super::kept::{Kept, fresh_controller_id};
 use super::registration::Registration;
-use super::{Endpoint, Entry, Source, file, limits, now_ms};
+use super::{Endpoint, Entry, Source};
 use crate::capability::Capability;
-use crate::config::{Config, WorkerSettings};
+use crate::config::Config;
 use crate::error::{Code, Failure, Fault};
-use crate::identity::TrustDomain;
-use crate::limits::Limits;
 
 /// Registrations that are kept: each takes memory.
 const MAX_REGISTRATIONS: usize = 1000;
-/// Heartbeats reach the disk within this time; what is registered anew does at once.
-const SAVE: Duration = Duration::from_secs(10);
 /// What a retry takes of the budget, to which each call adds one: a fifth of the calls may be retries.
 const RETRY: i64 = 5;
 /// What the budget holds at most: twenty retries at once.
@@ -44,17 +42,8 @@ pub struct Remotes {
     retries: AtomicU64,
 }
 
+/// When the file was written last, and its size.
 type Stamp = Option<(SystemTime, u64)>;
-
-/// What the operator says of remote workers.
-struct Terms {
-    trust_domain: TrustDomain,
-    /// Ids that belong to files.
-    bound: Vec<WorkerSettings>,
-    ranges: Vec<IpNet>,
-    limits: Limits,
-    max_bid: f64,
-}
 
 /// What became of a registration.
 pub struct Registered {
@@ -114,17 +103,11 @@ impl Remotes {
     /// The capabilities file cannot be read, or is not what it should be.
     pub fn open(config: &Config) -> Result<Self, String> {
         let kept = open_kept(config);
-        let terms = Terms {
-            trust_domain: config.trust_domain.clone(),
-            bound: config.workers.values().cloned().collect(),
-            ranges: config.remote_addresses.clone(),
-            limits: limits(config),
-            max_bid: config.limits.max_slo_bid.into(),
-        };
+        let terms = Terms::new(config);
         let id = controller_id(config, kept.as_ref());
         let remotes = Self::new(id, Some(terms), kept, config.capabilities.clone());
         if let Some(path) = &remotes.file {
-            *lock(&remotes.stamp) = Some(stamp(path));
+            *lock(&remotes.stamp) = Some(watch::stamp(path));
             let entries = remotes.read_file(path)?;
             *lock(&remotes.entries) = entries;
         }
@@ -272,121 +255,6 @@ impl Remotes {
         }
     }
 
-    /// Looks at the clock, the file and the workers. `true`: what the sources say has changed.
-    pub async fn tick(self: &Arc<Self>) -> bool {
-        let ran_out = self.drop_expired();
-        let changed = self.reread().await;
-        let late = lock(&self.saved).is_none_or(|saved| saved.elapsed() >= SAVE);
-        if ran_out || (late && self.dirty.load(Relaxed)) {
-            self.save().await;
-        }
-        self.probe();
-        ran_out || changed
-    }
-
-    fn drop_expired(&self) -> bool {
-        let now = now_ms();
-        let mut entries = lock(&self.entries);
-        let before = entries.len();
-        entries.retain(|entry| {
-            let lives = entry.expires.load(Relaxed) > now;
-            if !lives {
-                tracing::warn!(
-                    worker = entry.worker_id(),
-                    capability = entry.capability.key(),
-                    "dropped: nobody renewed its registration"
-                );
-            }
-            lives
-        });
-        entries.len() < before
-    }
-
-    /// Reads the capabilities file again if it is another. A broken one changes nothing.
-    async fn reread(self: &Arc<Self>) -> bool {
-        let Some(path) = self.file.clone() else {
-            return false;
-        };
-        let remotes = self.clone();
-        // A disk may take its time.
-        let looked = spawn_blocking(move || {
-            let now = stamp(&path);
-            let mut last = lock(&remotes.stamp);
-            if last.as_ref() == Some(&now) {
-                return None;
-            }
-            *last = Some(now);
-            drop(last);
-            Some(remotes.read_file(&path))
-        });
-        match looked.await {
-            Ok(Some(Ok(configured))) => {
-                let mut entries = lock(&self.entries);
-                let registered = entries
-                    .iter()
-                    .filter(|entry| entry.source == Source::Registered);
-                *entries = configured.iter().chain(registered).cloned().collect();
-                tracing::info!(
-                    workers = configured.len(),
-                    "the capabilities file is read again"
-                );
-                true
-            }
-            Ok(Some(Err(error))) => {
-                tracing::error!(
-                    "the capabilities file is not taken over, what was there stays: {error}"
-                );
-                false
-            }
-            Ok(None) | Err(_) => false,
-        }
-    }
-
-    fn read_file(&self, path: &Path) -> Result<Vec<Arc<Entry>>, String> {
-        let terms = self.terms().map_err(|failure| failure.message)?;
-        let registrations = file::read(path)?;
-        let entries = registrations.into_iter().map(|registration| {
-            let fail = |reason: &dyn std::fmt::Display| {
-                let (worker, verb) = (&registration.worker_id, &registration.verb);
-                format!(
-                    "{}: worker {worker:?} of {verb:?}: {reason}",
-                    path.display()
-                )
-            };
-            let capability = registration.read().map_err(|problems| {
-                let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
-                fail(&told.join("; "))
-            })?;
-            terms
-                .owns(&capability)
-                .map_err(|failure| fail(&failure.message))?;
-            let address = Address::parse(&registration.url).map_err(|error| fail(&error))?;
-            let endpoint = self
-                .known(Source::Configured, &registration.worker_id, &address)
-                .unwrap_or_else(|| Arc::new(Endpoint::new(address, None)));
-            let source = Source::Configured;
-            Ok(Arc::new(terms.entry(
-                capability,
-                registration,
-                source,
-                endpoint,
-            )))
-        });
-        // One worker may stand under several capabilities: it has one health.
-        entries.collect::<Result<Vec<_>, String>>().map(share)
-    }
-
-    /// Asks those workers whether they live whose turn it is.
-    fn probe(&self) {
-        let now = Instant::now();
-        for entry in self.entries() {
-            let endpoint = entry.endpoint.clone();
-            if endpoint.is_probe_due(now) {
-                tokio::spawn(async move { endpoint.probe().await });
-            }
-        }
-    }
-
     /// A worker's endpoint, if the same source has it at the same address already: its connections, its
     /// health and what its name was found to mean go on.
     fn known(&self, source: Source, worker_id: &str, address: &Address) -> Option<Arc<Endpoint>> {
@@ -399,165 +267,10 @@ impl Remotes {
         same.map(|entry| entry.endpoint.clone())
     }
 
-    /// Takes over what was registered before the last stop, as far as it still may be.
-    fn restore(&self) {
-        let (Some(kept), Some(terms)) = (&self.kept, &self.terms) else {
-            return;
-        };
-        let now = now_ms();
-        for line in kept.load().into_iter().filter(|line| line.expires > now) {
-            let worker = line.registration.worker_id.clone();
-            match self.restored(terms, line) {
-                Ok(entry) => lock(&self.entries).push(Arc::new(entry)),
-                Err(reason) => tracing::warn!(worker, "not registered any more: {reason}"),
-            }
-        }
-    }
-
-    fn restored(&self, terms: &Terms, line: Line) -> Result<Entry, String> {
-        let told = |failure: Failure| failure.message;
-        let capability = line
-            .registration
-            .read()
-            .map_err(|problems| format!("{problems:?}"))?;
-        terms.owns(&capability).map_err(told)?;
-        let address = Address::parse(&line.registration.url)?;
-        let pinned = terms.allowed(&address, &line.pinned).map_err(told)?;
-        let worker_id = &line.registration.worker_id;
-        let endpoint = self
-            .known(Source::Registered, worker_id, &address)
-            .unwrap_or_else(|| Arc::new(Endpoint::new(address, Some(pinned))));
-        let entry = terms.entry(capability, line.registration, Source::Registered, endpoint);
-        entry.expires.store(line.expires, Relaxed);
-        Ok(entry)
-    }
-
-    /// Writes down what is registered.
-    pub async fn save(self: &Arc<Self>) {
-        if self.kept.is_none() {
-            return;
-        }
-        let remotes = self.clone();
-        let saved = spawn_blocking(move || {
-            // One at a time, so that the newest is written last.
-            let mut saved = lock(&remotes.saved);
-            remotes.dirty.store(false, Relaxed);
-            let lines: Vec<Line> = remotes
-                .entries()
-                .iter()
-                .filter(|entry| entry.source == Source::Registered)
-                .map(|entry| Line {
-                    registration: entry.registration.clone(),
-                    pinned: entry.endpoint.pinned().to_vec(),
-                    expires: entry.expires.load(Relaxed),
-                })
-                .collect();
-            *saved = Some(Instant::now());
-            remotes
-                .kept
-                .as_ref()
-                .map_or(Ok(()), |kept| kept.save(&lines))
-        });
-        if let Ok(Err(error)) = saved.await {
-            tracing::error!("registrations are not kept: {error}");
-        }
-    }
-
     fn terms(&self) -> Result<&Terms, Failure> {
         let none = || Failure::new(Code::Denied, "this host takes no remote workers");
         self.terms.as_ref().ok_or_else(none)
     }
-}
-
-impl Terms {
-    /// Whether the ids that it claims may be a remote worker's.
-    fn owns(&self, capability: &Capability) -> Result<(), Failure> {
-        let worker_id = &capability.worker_id;
-        if self
-            .bound
-            .iter()
-            .any(|bound| bound.worker_id.as_ref() == Some(worker_id))
-        {
-            let message = format!(
-                "worker id {worker_id} belongs to a file of this host: so says the configuration"
-            );
-            return Err(Failure::new(Code::Conflict, message));
-        }
-        let Some(id) = &capability.spiffe_id else {
-            return Ok(());
-        };
-        if !id.is_member_of(&self.trust_domain) {
-            let message = format!(
-                "spiffe_id {id} is outside the trust domain {}",
-                self.trust_domain
-            );
-            return Err(Failure::new(Code::Denied, message));
-        }
-        if self
-            .bound
-            .iter()
-            .any(|bound| bound.spiffe_id.as_ref() == Some(id))
-        {
-            let message =
-                format!("spiffe_id {id} belongs to a file of this host: so says the configuration");
-            return Err(Failure::new(Code::Conflict, message));
-        }
-        Ok(())
-    }
-
-    /// Those of the addresses that the operator allows.
-    fn allowed(
-        &self,
-        address: &Address,
-        found: &[std::net::SocketAddr],
-    ) -> Result<Vec<std::net::SocketAddr>, Failure> {
-        let allowed = within(found, &self.ranges);
-        if allowed.is_empty() {
-            let message = format!(
-                "{} is at no address that the operator allows; remote_addresses in crank.toml names the ranges, such as [\"127.0.0.0/8\", \"::1/128\"]",
-                address.url()
-            );
-            return Err(Failure::new(Code::Denied, message));
-        }
-        Ok(allowed)
-    }
-
-    fn entry(
-        &self,
-        capability: Capability,
-        registration: Registration,
-        source: Source,
-        endpoint: Arc<Endpoint>,
-    ) -> Entry {
-        let load = registration.load_score.unwrap_or_default();
-        Entry {
-            has_schema: registration.schema.is_some(),
-            source,
-            endpoint,
-            limits: self.limits,
-            bid: capability.slo_bid.unwrap_or_default().min(self.max_bid),
-            load: AtomicU64::new(load.to_bits()),
-            expires: AtomicU64::new(u64::MAX),
-            capability,
-            registration,
-        }
-    }
-}
-
-/// Gives entries of the same worker at the same address the same endpoint.
-fn share(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
-    let mut shared: Vec<Arc<Entry>> = Vec::new();
-    for mut entry in entries {
-        let same = shared.iter().find(|other| {
-            other.worker_id() == entry.worker_id()
-                && other.endpoint.address() == entry.endpoint.address()
-        });
-        if let (Some(same), Some(entry)) = (same, Arc::get_mut(&mut entry)) {
-            entry.endpoint = same.endpoint.clone();
-        }
-        shared.push(entry);
-    }
-    shared
 }
 
 /// The place where registrations are kept; without one they go with the host. There is nothing to keep
@@ -590,11 +303,6 @@ fn controller_id(config: &Config, kept: Option<&Kept>) -> String {
         }
         None => fresh_controller_id(),
     }
-}
-
-fn stamp(path: &Path) -> Stamp {
-    let found = path.metadata().ok()?;
-    Some((found.modified().ok()?, found.len()))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -43,6 +43,8 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 const PROBE_SOON: Duration = Duration::from_secs(1);
 /// Failures in a row, with no answer between them, after which a worker counts as down.
 const DOWN: u32 = 2;
+/// Failures in a row up to which it is asked again soon: it may just be starting again.
+const PATIENCE: u32 = 15;
 
 /// Whether a remote worker is alive, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -179,9 +181,10 @@ impl Endpoint {
     }
 
     fn note_dead(&self, reason: String) {
-        // Saturates by far below what overflows: nobody is asked who is down.
-        self.failures.fetch_add(1, Relaxed);
-        self.probe_soon(reason);
+        let failures = self.failures.fetch_add(1, Relaxed);
+        if failures < PATIENCE {
+            self.probe_soon(reason);
+        }
     }
 
     fn probe_soon(&self, reason: String) {

@@ -19,6 +19,7 @@ mod mix;
 mod new;
 mod peers;
 mod placement;
+mod remote;
 mod search;
 mod state;
 mod storage;
