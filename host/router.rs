@@ -149,11 +149,10 @@ impl Router {
             match self.forward(remote, &call, began).await {
                 Ok(answer) => return Ok(answer),
                 Err(unanswered) => {
-                    let failure = named(unanswered.failure);
+                    tried.note(candidate, named(unanswered.failure));
                     if !unanswered.elsewhere || !self.registry().remotes().may_retry() {
-                        return Err(failure);
+                        return Err(tried.failure.unwrap_or_else(|| unavailable(candidate)));
                     }
-                    tried.note(candidate, failure);
                 }
             }
         }
@@ -242,14 +241,15 @@ struct Tried {
 }
 
 impl Tried {
+    /// Of a call that broke off the caller is told so, also if the next worker was never reached.
     fn note(&mut self, candidate: &Candidate, failure: Failure) {
-        tracing::debug!(
-            worker = failure.worker_id,
-            cause = failure.cause,
-            "asked elsewhere: {failure}"
-        );
+        let (worker, cause) = (&failure.worker_id, &failure.cause);
+        tracing::debug!(worker, cause, "a remote worker did not answer: {failure}");
         self.candidates.push(candidate.offered.clone());
-        self.failure = Some(failure);
+        let unsent = matches!(failure.code, Code::Unavailable | Code::Overloaded);
+        if self.failure.is_none() || !unsent {
+            self.failure = Some(failure);
+        }
     }
 }
 

@@ -309,3 +309,18 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is held is whole at any line.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fifth_of_the_calls_may_be_retries() {
+        let remotes = Remotes::none();
+        let spent = || (0..100).filter(|_| remotes.may_retry()).count();
+        assert_eq!(spent(), 20, "what is saved up");
+        (0..10).for_each(|_| remotes.note_call());
+        assert_eq!(spent(), 2);
+        assert_eq!(remotes.retries(), 22);
+    }
+}

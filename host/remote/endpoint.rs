@@ -181,6 +181,9 @@ impl Endpoint {
     }
 
     fn note_dead(&self, reason: String) {
+        // Where one connection broke off the others mostly have, and do not know it yet: a request that
+        // is written to one of them is lost.
+        lock(&self.idle).clear();
         let failures = self.failures.fetch_add(1, Relaxed);
         if failures < PATIENCE {
             self.probe_soon(reason);

@@ -119,7 +119,9 @@ impl Joining {
             self.note(capability, worker_id);
             return Ok(Remote::new(entry.clone(), capability.clone()));
         }
-        let inherited = inherit(capability, known.iter().map(|(known, _)| &**known));
+        // The last of equals wins there, and the first is to.
+        let known = known.iter().rev().map(|(known, _)| &**known);
+        let inherited = inherit(capability, known);
         if capability.spiffe_id.is_some() {
             let id = capability.spiffe_id.iter().map(ToString::to_string);
             self.identities
