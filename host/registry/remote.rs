@@ -149,8 +149,8 @@ impl Snapshot {
         let mut verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>> = HashMap::new();
         let local = self
             .verbs
-            .iter()
-            .flat_map(|(_, names)| names.values().flatten());
+            .values()
+            .flat_map(|names| names.values().flatten());
         let local = local.filter(|candidate| matches!(candidate.provider, Provider::Local(_)));
         let elsewhere = remote.remotes.iter().map(|remote| Candidate {
             provider: Provider::Remote(remote.clone()),
