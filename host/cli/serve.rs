@@ -154,6 +154,8 @@ pub async fn ready(
     dir: &Path,
 ) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
+    // First, since it is quick: a broken file of remote workers ends the start.
+    let remotes = Remotes::open(&config).map_err(Ended::Usage)?;
     let snapshot = Snapshot::load_dir(&engine, &config, dir)
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
@@ -175,7 +177,6 @@ pub async fn ready(
     // What the pool has beyond the host's slots.
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
-    let remotes = Remotes::open(&config).map_err(Ended::Usage)?;
     let registry = Registry::with_remotes(snapshot, remotes);
     let router = Router::with(registry, admission);
     Ok((listener, Arc::new(router), config, engine))
