@@ -141,6 +141,7 @@ fn call(name: &str, time: Duration) -> Call {
         traceparent: None,
         events: None,
         chain: None,
+        path: Vec::new(),
     }
 }
 

@@ -78,6 +78,7 @@ fn call() -> Call {
         traceparent: None,
         events: None,
         chain: None,
+        path: Vec::new(),
     }
 }
 

@@ -9,6 +9,7 @@ mod explain;
 mod invoke;
 mod openapi;
 mod problem;
+mod register;
 mod reload;
 mod routes;
 mod server;

@@ -204,11 +204,51 @@ macro_rules! vocabulary {
     };
 }
 
-vocabulary! {
-    /// What runs a worker that the host loads itself.
-    Runtime {
-        /// A WebAssembly component.
-        WasmComponent = "wasm-component",
+/// What runs a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// A WebAssembly component: of a worker that the host loads itself.
+    WasmComponent,
+    /// Whatever a remote worker says: `python3.11`.
+    Remote(Box<str>),
+}
+
+impl Runtime {
+    /// Every word that a component may say.
+    pub const WORDS: &[&str] = &["wasm-component"];
+
+    /// Reads the word of a component.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text == "wasm-component").then_some(Self::WasmComponent)
+    }
+
+    /// Reads the word of a remote worker.
+    pub fn of_remote(text: &str) -> Result<Self, NameError> {
+        let fits = (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'));
+        match Self::parse(text) {
+            Some(runtime) => Ok(runtime),
+            None if fits => Ok(Self::Remote(text.into())),
+            None => Err(NameError(
+                "must be a word such as \"python3.11\", at most 64 bytes",
+            )),
+        }
+    }
+
+    /// The word itself.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::WasmComponent => "wasm-component",
+            Self::Remote(text) => text,
+        }
+    }
+}
+
+impl Serialize for Runtime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -13,6 +13,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
@@ -50,8 +52,6 @@ pub struct Config {
     pub listen: SocketAddr,
     /// The authority whose SPIFFE ids are accepted.
     pub trust_domain: TrustDomain,
-    /// This host's name among hosts: what a capability's `controller_affinity` is held against.
-    pub controller_id: String,
     /// Where compiled components are kept.
     pub cache_dir: PathBuf,
     /// Where the scratch directories of invocations are made.
@@ -76,6 +76,13 @@ pub struct Config {
     pub memory_budget: Option<ByteCount>,
     /// What the operator says of the disk that workers' files lie on.
     pub disk_type: Option<DiskType>,
+    /// What this host is called among others, in `Crank-Path` and a capability's `controller_affinity`; an id of
+    /// its own where absent.
+    pub controller_id: Option<String>,
+    /// Where remote workers that register may be. None: none may.
+    pub remote_addresses: Vec<IpNet>,
+    /// The file of remote workers that the operator names.
+    pub capabilities: Option<PathBuf>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
@@ -247,13 +254,6 @@ impl Config {
         // Every key is read before the first `?`, so that all problems are told at once.
         let listen = reader.listen("listen");
         let trust_domain = reader.text("trust_domain", TrustDomain::parse);
-        let controller_id = reader.text("controller_id", |text| {
-            let letter = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-            match text.len() {
-                1..=128 if text.bytes().all(letter) => Ok(text.to_owned()),
-                _ => Err("must be 1 to 128 letters, digits, '-', '_' and '.'"),
-            }
-        });
         let cache_dir = reader.path("cache_dir");
         let tmp_dir = reader.path_or("tmp_dir", cache_dir.as_ref().map(|dir| dir.join("tmp")));
         let state_dir = reader.path("state_dir");
@@ -281,12 +281,16 @@ impl Config {
                 }
             })
         });
+        let controller_id = reader.optional("controller_id", |reader, key| {
+            reader.text(key, reader::controller_id)
+        });
+        let remote_addresses = reader.list("remote_addresses", reader::range);
+        let capabilities = reader.optional("capabilities", |reader, key| reader.path(key));
         let limits = LimitSettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
             listen: listen?,
             trust_domain: trust_domain?,
-            controller_id: controller_id?,
             cache_dir: cache_dir?,
             tmp_dir: tmp_dir?,
             state_dir: state_dir?,
@@ -299,6 +303,13 @@ impl Config {
             otlp_endpoint: otlp_endpoint?,
             memory_budget: memory_budget?,
             disk_type: disk_type?,
+            controller_id: controller_id?,
+            // Each was read as one already.
+            remote_addresses: remote_addresses?
+                .iter()
+                .filter_map(|range| range.parse().ok())
+                .collect(),
+            capabilities: capabilities?,
             limits: limits?,
             workers,
             settings: Vec::new(),

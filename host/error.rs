@@ -60,6 +60,8 @@ pub enum Code {
     Unavailable,
     /// The wall-clock deadline passed.
     Deadline,
+    /// The call came back to a host that forwarded it, or was forwarded too often.
+    LoopDetected,
 }
 
 impl Code {
@@ -91,6 +93,7 @@ impl Code {
         Code::Overloaded,
         Code::Unavailable,
         Code::Deadline,
+        Code::LoopDetected,
     ];
 
     /// The code as it stands in answers, logs and documentation.
@@ -122,6 +125,7 @@ impl Code {
             Code::Overloaded => "overloaded",
             Code::Unavailable => "unavailable",
             Code::Deadline => "deadline",
+            Code::LoopDetected => "loop-detected",
         }
     }
 }

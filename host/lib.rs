@@ -35,6 +35,8 @@ pub mod sandbox;
 
 pub mod worker;
 
+pub mod remote;
+
 pub mod registry;
 
 pub mod router;

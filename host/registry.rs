@@ -8,6 +8,7 @@ mod claims;
 mod directory;
 mod loading;
 mod manifest;
+mod remote;
 mod seen;
 mod snapshot;
 mod watch;
@@ -20,10 +21,12 @@ use arc_swap::ArcSwap;
 
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::remote::{Entry, Remotes};
 use crate::worker::{Refused, Worker};
 
 pub use directory::Changes;
 pub use manifest::{Manifest, Manifests};
+pub use remote::Provider;
 pub use snapshot::{Candidate, Snapshot};
 pub use watch::Watch;
 
@@ -36,12 +39,16 @@ pub struct Registry {
     /// What the snapshot was made of. Locked by who replaces a part, never by who reads.
     parts: Mutex<Parts>,
     directory: Option<Directory>,
+    remotes: Arc<Remotes>,
+    /// The turn to change what is remote.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// What each source has.
 #[derive(Default)]
 struct Parts {
     local: Local,
+    remote: Vec<Arc<Entry>>,
 }
 
 /// What the directory of components gives.
@@ -55,14 +62,17 @@ pub struct Local {
 }
 
 impl Registry {
-    /// A registry of what a snapshot holds.
+    /// A registry of what a snapshot holds, without remote workers.
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
             parts: Mutex::new(Parts {
                 local: snapshot.local(),
+                remote: Vec::new(),
             }),
             snapshot: ArcSwap::from_pointee(snapshot),
             directory: None,
+            remotes: Arc::new(Remotes::none()),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -137,7 +147,7 @@ impl Registry {
         let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut parts);
         self.snapshot
-            .store(Arc::new(Snapshot::compose(&parts.local)));
+            .store(Arc::new(Snapshot::compose(&parts.local, &parts.remote)));
     }
 }
 

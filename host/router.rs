@@ -9,6 +9,7 @@ mod explain;
 mod facts;
 mod peers;
 mod pick;
+mod remote;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -31,10 +32,11 @@ use crate::admission::{Admission, Permit};
 use crate::engine;
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
-use crate::registry::{Candidate, Registry};
+use crate::registry::{Candidate, Provider, Registry};
+use crate::remote::Unanswered;
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
 use crate::telemetry::{Asked, Heat, Key, Recording, Series, Telemetry, Terms};
-use crate::worker::{Offered, Pass, Temperature};
+use crate::worker::{Offered, Pass, Temperature, Worker};
 
 /// Events that wait for a slow caller before the worker has to wait too.
 pub const EVENTS_BUFFERED: usize = 64;
@@ -69,6 +71,8 @@ pub struct Call {
     pub events: Option<mpsc::Sender<Event>>,
     /// How it came about, where a worker made it.
     pub chain: Option<Chain>,
+    /// The hosts that forwarded it to this one, the first one first.
+    pub path: Vec<String>,
 }
 
 /// What a worker answered, valid against its own schema.
@@ -168,60 +172,89 @@ impl Router {
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, mut call: Call) -> Result<Answer, Failure> {
         let began = Instant::now();
-        let mut before: Option<(Arc<str>, Failure)> = None;
+        self.registry().remotes().check_path(&call.path)?;
+        let mut tried = Tried::default();
         loop {
             let Chosen {
                 candidate,
                 health,
                 explanation,
-            } = match self.find(&call, began, before.as_ref()).await {
+            } = match self.find(&call, began, &tried).await {
                 Ok(chosen) => chosen,
-                // Nobody else: what the first one said stands.
-                Err(failure) => return Err(before.map_or(failure, |(_, first)| first)),
+                // Nobody else: what was said before stands.
+                Err(failure) => return Err(tried.failure.unwrap_or(failure)),
             };
-            let worker = &candidate.worker;
-            // Somebody else may have become the one call that tries it: then the facts are others now.
-            let Some(pass) = worker.breaker().enter(health) else {
-                continue;
+            let explained = |answer| Answer {
+                explanation,
+                ..answer
             };
             let named = |mut failure: Failure| {
-                failure.worker_id = Some(worker.id().to_string());
+                failure.worker_id = Some(candidate.provider.worker_id().to_string());
                 failure
             };
             let deadline = call.deadline(&candidate.offered, began);
-            let mut recording = self.recording(&candidate.offered, &call);
-            recording.given(deadline.saturating_duration_since(began));
-            let failure = match self.admit(&candidate, &call, deadline).await {
-                Ok(permit) => {
-                    call.traceparent = recording.traceparent().or(call.traceparent);
-                    let ran = self.run(&candidate, pass, call, deadline, permit, &mut recording);
-                    let ran = ran.await;
-                    recording.end(ran.as_ref().err().map(|failure| failure.code));
-                    return ran
-                        .map(|answer| Answer {
-                            explanation,
-                            ..answer
-                        })
-                        .map_err(named);
+            let Unanswered { failure, elsewhere } = match &candidate.provider {
+                Provider::Local(worker) => {
+                    // Somebody else may have become the one call that tries it: then the facts are others now.
+                    let Some(pass) = worker.breaker().enter(health) else {
+                        continue;
+                    };
+                    let mut recording = self.recording(&candidate.offered, &call, deadline, began);
+                    match self
+                        .admit(worker, &candidate.offered, &call, deadline)
+                        .await
+                    {
+                        Ok(permit) => {
+                            call.traceparent = recording.traceparent().or(call.traceparent);
+                            let recorded = &mut recording;
+                            let offered = &candidate.offered;
+                            let ran =
+                                self.run(worker, offered, pass, call, deadline, permit, recorded);
+                            let ran = ran.await;
+                            recording.end(ran.as_ref().err().map(|failure| failure.code));
+                            return ran.map(explained).map_err(named);
+                        }
+                        Err(failure) => {
+                            recording.end(Some(failure.code));
+                            // Nothing has run, so another may, once. A nested call takes the host's own
+                            // reserve, which is the same for all.
+                            let elsewhere = call.chain.is_none()
+                                && tried.candidates.is_empty()
+                                && has_no_room(&failure);
+                            Unanswered { failure, elsewhere }
+                        }
+                    }
                 }
-                Err(failure) => failure,
+                Provider::Remote(remote) => {
+                    let mut recording = self.recording(&candidate.offered, &call, deadline, began);
+                    let answered = self.forward(remote, &call, deadline, &mut recording).await;
+                    let failed = answered.as_ref().err();
+                    recording.end(failed.map(|unanswered| unanswered.failure.code));
+                    match answered {
+                        Ok(answer) => return Ok(explained(answer)),
+                        Err(unanswered) => Unanswered {
+                            elsewhere: unanswered.elsewhere
+                                && self.registry().remotes().may_retry(),
+                            ..unanswered
+                        },
+                    }
+                }
             };
-            recording.end(Some(failure.code));
-            match before {
-                // Twice is enough, and what the better one said stands.
-                Some((_, first)) => return Err(first),
-                // Nothing has run, so another may. A nested call takes the host's own reserve, which
-                // is the same for all.
-                None if call.chain.is_none() && has_no_room(&failure) => {
-                    before = Some((worker.id().clone(), named(failure)));
-                }
-                None => return Err(named(failure)),
+            let first = tried.note(&candidate, named(failure));
+            if !elsewhere {
+                return Err(first);
             }
         }
     }
 
     /// The record of a call to whoever offers this.
-    fn recording<'a>(&'a self, offered: &'a Offered, call: &Call) -> Recording<'a> {
+    fn recording<'a>(
+        &'a self,
+        offered: &'a Offered,
+        call: &Call,
+        deadline: Instant,
+        began: Instant,
+    ) -> Recording<'a> {
         let asked = Asked {
             request_id: &call.request_id,
             // Calls that a worker makes are paid by who called first.
@@ -232,13 +265,16 @@ impl Router {
             traceparent: call.traceparent.as_deref(),
             nested: call.chain.is_some(),
         };
-        self.telemetry().record(self.series(offered), &asked)
+        let mut recording = self.telemetry().record(self.series(offered), &asked);
+        recording.given(deadline.saturating_duration_since(began));
+        recording
     }
 
     /// Checks the input and waits for the worker's turn. Where this fails, nothing has run.
     async fn admit<'a>(
         &'a self,
-        Candidate { worker, offered }: &'a Candidate,
+        worker: &'a Worker,
+        offered: &Arc<Offered>,
         call: &Call,
         deadline: Instant,
     ) -> Result<Permit<'a>, Failure> {
@@ -254,7 +290,8 @@ impl Router {
     /// Runs a call that has been admitted and checks its output.
     async fn run(
         &self,
-        Candidate { worker, offered }: &Candidate,
+        worker: &Worker,
+        offered: &Arc<Offered>,
         pass: Pass<'_>,
         call: Call,
         deadline: Instant,
@@ -269,6 +306,7 @@ impl Router {
         let peers = worker.calls_peers().then(|| {
             let mut path = call.chain.map(|chain| chain.path).unwrap_or_default();
             path.push(offered.id.clone());
+            let forwarded = call.path;
             Arc::new(Peers {
                 router: self.clone(),
                 offered: offered.clone(),
@@ -277,6 +315,7 @@ impl Router {
                 chain: Chain {
                     origin: origin.clone(),
                     path,
+                    forwarded,
                     deadline,
                 },
             }) as Arc<dyn Dispatch>
@@ -350,6 +389,28 @@ impl Call {
         self.chain
             .as_ref()
             .map_or(own, |chain| own.min(chain.deadline))
+    }
+}
+
+/// Who was asked for a call already, and what became of it.
+#[derive(Default)]
+struct Tried {
+    candidates: Vec<Arc<Offered>>,
+    failure: Option<Failure>,
+}
+
+impl Tried {
+    /// Of a call that broke off the caller is told so, also if the next worker was never reached; else what
+    /// the first one said stands. Answers with that.
+    fn note(&mut self, candidate: &Candidate, failure: Failure) -> Failure {
+        let (worker, cause) = (&failure.worker_id, &failure.cause);
+        tracing::debug!(worker, cause, "a worker did not answer: {failure}");
+        self.candidates.push(candidate.offered.clone());
+        let stands = match self.failure.take() {
+            Some(first) if has_no_room(&failure) => first,
+            _ => failure,
+        };
+        self.failure.insert(stands).clone()
     }
 }
 

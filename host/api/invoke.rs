@@ -19,6 +19,7 @@ use super::problem::Refusal;
 use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
 use crate::error::{Code, Failure};
 use crate::limits::Usage;
+use crate::remote::read_path;
 use crate::router::{Answer, Call};
 use crate::sandbox::Payload;
 
@@ -29,13 +30,16 @@ const SMALL_BODY: usize = 64 << 10;
 
 /// Bytes of an explanation in a header: many clients read heads of 8 KiB and no more.
 const EXPLANATION: usize = 2 << 10;
+/// What a host that forwards a call says: the hosts that it passed, and which version it chose.
+const PATH: HeaderName = HeaderName::from_static("crank-path");
+const VERSION: HeaderName = HeaderName::from_static("crank-version");
 
 const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
 const MAX_COST: HeaderName = HeaderName::from_static("crank-max-cost");
 const EXPLAIN: HeaderName = HeaderName::from_static("crank-explain");
 
 /// The headers of ours that a request may have.
-const OFFERED: [HeaderName; 3] = [TIMEOUT, MAX_COST, EXPLAIN];
+const OFFERED: [HeaderName; 5] = [TIMEOUT, MAX_COST, EXPLAIN, PATH, VERSION];
 /// Promises of the interface that this version does not keep. Accepting them silently would be a lie.
 const NOT_OFFERED: [&str; 1] = ["idempotency-key"];
 
@@ -93,6 +97,7 @@ async fn invoke(
         traceparent: head.traceparent,
         events: None,
         chain: None,
+        path: head.path,
     };
     if wants_events(&parts.headers) {
         return events::answer(shared, call, id, part).await;
@@ -171,18 +176,22 @@ struct Head {
     media_type: String,
     timeout: Option<Duration>,
     traceparent: Option<String>,
+    path: Vec<String>,
 }
 
 fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure> {
     refuse_unknown(headers)?;
     refuse_resumption(headers)?;
-    let mut version = None;
+    let mut version = match single(headers, &VERSION)? {
+        Some(text) => Some(requirement(text)?),
+        None => None,
+    };
     let mut parameters = query(uri)?;
     for (_, value) in parameters.extract_if(.., |(name, _)| name == "version") {
         if version.replace(requirement(&value)?).is_some() {
             return Err(Failure::new(
                 Code::InvalidRequest,
-                "the query has version twice; it may stand once",
+                "the version is named twice; it may stand once",
             ));
         }
     }
@@ -196,6 +205,10 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
             .to_owned(),
         timeout: timeout(headers)?,
         traceparent: traceparent(headers),
+        path: match single(headers, &PATH)? {
+            Some(path) => read_path(path)?,
+            None => Vec::new(),
+        },
     })
 }
 

@@ -36,6 +36,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::InvalidOutput => StatusCode::BAD_GATEWAY,
         Code::Overloaded | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        Code::LoopDetected => StatusCode::LOOP_DETECTED,
     }
 }
 
@@ -68,6 +69,7 @@ fn title(code: Code) -> &'static str {
         Code::Overloaded => "Overloaded",
         Code::Unavailable => "Unavailable",
         Code::Deadline => "Deadline exceeded",
+        Code::LoopDetected => "The call went in a circle",
     }
 }
 

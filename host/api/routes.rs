@@ -13,7 +13,7 @@ use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router as Routes};
 use futures_util::FutureExt;
 use semver::VersionReq;
@@ -23,10 +23,11 @@ use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, explain, invoke, openapi, reload, telemetry, workers};
+use super::{Settings, explain, invoke, openapi, register, reload, telemetry, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::registry::Manifests;
+use crate::remote::Caller;
 use crate::router::Router;
 
 /// How long what is left of a refused request's body is still read, and thrown away. A socket that is
@@ -43,6 +44,8 @@ pub(super) struct Shared {
     pub bodies: Arc<Semaphore>,
     /// Where this host is reached, as capabilities name it.
     url: String,
+    /// Who can reach it at all.
+    pub callers: Caller,
     door: Arc<Door>,
 }
 
@@ -70,6 +73,10 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         heartbeat: settings.heartbeat,
         bodies: Arc::new(Semaphore::new(invoke::BODIES)),
         url: format!("http://{bound}"),
+        callers: match bound.ip().is_loopback() {
+            true => Caller::Local,
+            false => Caller::Foreign,
+        },
         door: door.clone(),
     });
     let mut routes = Routes::new()
@@ -88,6 +95,8 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/slo", get(telemetry::slo))
         .route("/costs", get(telemetry::costs))
         .route("/metrics", get(telemetry::metrics))
+        .route("/register", post(register::register))
+        .route("/register/{worker_id}", delete(register::unregister))
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))

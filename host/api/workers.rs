@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::capability::Constraint;
 use crate::engine::Origin;
+use crate::remote::Remote;
 use crate::router::Router;
 use crate::worker::{Observed, Offered, Refused, Worker};
 
@@ -20,7 +21,49 @@ pub(super) fn view(router: &Router) -> Value {
         .map(|worker| loaded(router, worker, snapshot.refused()))
         .collect();
     let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
-    json!({ "workers": workers, "refused": refused })
+    let called = snapshot
+        .remote()
+        .remotes
+        .iter()
+        .map(|remote| remote_worker(remote));
+    let not_called = snapshot.remote().refused.iter().map(|refused| {
+        json!({
+            "worker_id": refused.worker_id(),
+            "url": refused.url(),
+            "source": refused.source().as_str(),
+            "capability": refused.capability().key(),
+            "version": refused.capability().version.to_string(),
+            "health": "refused",
+            "reason": refused.reason(),
+        })
+    });
+    let remote: Vec<Value> = called.chain(not_called).collect();
+    json!({ "workers": workers, "refused": refused, "remote": remote })
+}
+
+fn remote_worker(remote: &Remote) -> Value {
+    let condition = remote.endpoint().condition();
+    let capability = &remote.offered().capability;
+    let mut view = json!({
+        "worker_id": &**remote.worker_id(),
+        "url": remote.url(),
+        "source": remote.source().as_str(),
+        "capability": &*remote.offered().id,
+        "version": capability.version.to_string(),
+        "load_score": remote.load_score(),
+        "idempotent": remote.is_idempotent(),
+        "health": condition.health,
+        "in_flight": condition.in_flight,
+        "calls": condition.calls,
+        "broken": condition.broken,
+    });
+    if let Some(reason) = condition.reason {
+        view["reason"] = reason.into();
+    }
+    if let Some(left) = remote.expires_in() {
+        view["expires_in_s"] = left.as_secs().into();
+    }
+    view
 }
 
 fn loaded(router: &Router, worker: &Worker, refused: &[Refused]) -> Value {

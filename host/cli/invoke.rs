@@ -67,6 +67,7 @@ impl Invoke {
                 traceparent: None,
                 events: None,
                 chain: None,
+                path: Vec::new(),
             };
             Router::new(Registry::new(snapshot)).invoke(call).await.map_err(|failure| {
                 let mut told = failure.to_string();

@@ -16,6 +16,7 @@ use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
 use crate::gpu::Adapter;
 use crate::registry::{Registry, Watch};
+use crate::remote::Remotes;
 use crate::router::Router;
 use crate::telemetry::Telemetry;
 
@@ -41,6 +42,9 @@ pub struct Serve {
     /// Address to listen on; only loopback binds as long as no identity is configured
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// File of remote workers (capabilities.yaml); watched, never written
+    #[arg(long, value_name = "FILE")]
+    capabilities: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Print the configuration that holds and where each value came from, then exit
@@ -60,11 +64,13 @@ impl Serve {
                 dir.display()
             )));
         }
-        let flags: Vec<_> = self
+        let listen = self
             .listen
             .iter()
-            .map(|listen| ("listen", listen.to_string()))
-            .collect();
+            .map(|listen| ("listen", listen.to_string()));
+        let file = self.capabilities.iter();
+        let file = file.map(|file| ("capabilities", file.display().to_string()));
+        let flags: Vec<_> = listen.chain(file).collect();
         let config = super::configure(dir, self.config.config.as_deref(), &flags)?;
         if self.print_config {
             for setting in config.settings() {
@@ -136,12 +142,15 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     };
     let settings = api::Settings::from(config.as_ref());
     let following = tokio::spawn(follow(router.clone(), watch, hangup));
+    let kept = router.clone();
+    let keeping = tokio::spawn(async move { kept.registry().keep_remote().await });
     let telemetry = router.telemetry().clone();
     let served = tokio::select! {
         served = api::serve(listener, router, settings, stop) => served,
         never = telemetry.tend() => match never {},
     };
     following.abort();
+    keeping.abort();
     // Only a panic ends it early, and that was printed.
     let _ = tokio::task::spawn_blocking(move || telemetry.close()).await;
     served.map_err(Ended::usage)?;
@@ -177,9 +186,12 @@ pub async fn ready(
     dir: &Path,
 ) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
+    // First, since it is quick: a broken file of remote workers ends the start.
+    let remotes = Remotes::open(&config).map_err(Ended::Usage)?;
     let registry = Registry::open(&engine, &config, dir)
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
+    let registry = registry.joined_by(remotes);
     let snapshot = registry.snapshot();
     if snapshot.workers().is_empty() {
         tracing::warn!(

@@ -11,7 +11,6 @@ use super::{ConfigError, Origin};
 pub(super) const KEYS: &[(&str, &str)] = &[
     ("listen", "127.0.0.1:8080"),
     ("trust_domain", "crank.local"),
-    ("controller_id", "crank"),
     // From XDG_CACHE_HOME or HOME.
     ("cache_dir", ""),
     // Below cache_dir.
@@ -28,6 +27,10 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     // Three quarters of what there is.
     ("memory_budget", ""),
     ("disk_type", ""),
+    // An id of its own.
+    ("controller_id", ""),
+    ("remote_addresses", ""),
+    ("capabilities", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
     // Above the highest of the schema's own examples, which is 8192.

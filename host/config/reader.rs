@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use super::layers::{Layers, did_you_mean};
@@ -429,6 +430,31 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     Err(format!(
         "{text:?} is not a host name, perhaps with a port: \"crank.example\" or \"crank.example:8080\""
     ))
+}
+
+/// A host's id among others: letters, digits, `-`, `_` and `.`, as in `controller_affinity`.
+pub(super) fn controller_id(text: &str) -> Result<String, String> {
+    let fits = (1..=128).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    match fits {
+        true => Ok(text.to_owned()),
+        false => Err("must be letters, digits, '-', '_' and '.', at most 128 bytes".to_owned()),
+    }
+}
+
+/// A range of addresses in CIDR notation, or one address.
+pub(super) fn range(text: &str) -> Result<String, String> {
+    if let Ok(range) = text.parse::<IpNet>() {
+        return Ok(range.trunc().to_string());
+    }
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address).to_string()),
+        Err(_) => Err(format!(
+            "{text:?} is no range of addresses, such as \"10.0.0.0/8\" or \"::1/128\""
+        )),
+    }
 }
 
 /// An origin as browsers write it (RFC 6454): scheme, host and port, no path.

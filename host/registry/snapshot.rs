@@ -5,17 +5,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Local, claims, components, loading};
+use super::{Local, Provider, claims, components, loading};
 use crate::capability::{Filter, View};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::remote::{self, Entry, Joined};
 use crate::worker::{Offered, Refused, Worker};
 
 /// A capability and the worker that offers it.
 #[derive(Clone)]
 pub struct Candidate {
     /// Who would run it.
-    pub worker: Arc<Worker>,
+    pub provider: Provider,
     /// What it would run.
     pub offered: Arc<Offered>,
 }
@@ -26,6 +27,7 @@ pub struct Snapshot {
     verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>>,
     workers: Vec<Arc<Worker>>,
     refused: Vec<Refused>,
+    pub(super) remote: Joined,
 }
 
 impl Snapshot {
@@ -58,33 +60,40 @@ impl Snapshot {
         let (workers, contested) = claims::settle(workers, &[]);
         local.workers = workers.into_iter().map(Arc::new).collect();
         local.refused.extend(contested);
-        Self::compose(&local)
+        Self::compose(&local, &[])
     }
 
     /// What the parts of all sources make together.
-    pub(super) fn compose(local: &Local) -> Self {
+    pub(super) fn compose(local: &Local, remote: &[Arc<Entry>]) -> Self {
         let mut workers = local.workers.clone();
         workers.sort_by(|a, b| (a.id(), a.file()).cmp(&(b.id(), b.file())));
         let mut refused = local.refused.clone();
         refused.sort_by(|a, b| a.file.cmp(&b.file));
+        let remote = remote::join(&workers, remote);
+        let here = workers.iter().flat_map(|worker| {
+            worker.offered().iter().map(|offered| Candidate {
+                provider: Provider::Local(worker.clone()),
+                offered: offered.clone(),
+            })
+        });
+        let elsewhere = remote.remotes.iter().map(|remote| Candidate {
+            provider: Provider::Remote(remote.clone()),
+            offered: remote.offered().clone(),
+        });
         let mut verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>> = HashMap::new();
-        for worker in &workers {
-            for offered in worker.offered() {
-                verbs
-                    .entry(offered.capability.verb.to_string())
-                    .or_default()
-                    .entry(offered.capability.name.to_string())
-                    .or_default()
-                    .push(Candidate {
-                        worker: worker.clone(),
-                        offered: offered.clone(),
-                    });
-            }
+        for candidate in here.chain(elsewhere) {
+            let capability = &candidate.offered.capability;
+            let names = verbs.entry(capability.verb.to_string()).or_default();
+            names
+                .entry(capability.name.to_string())
+                .or_default()
+                .push(candidate);
         }
         Self {
             verbs,
             workers,
             refused,
+            remote,
         }
     }
 
@@ -118,12 +127,13 @@ impl Snapshot {
             })
             .filter(|(_, offered)| filter.matches(&offered.capability))
             .map(|(worker, offered)| View::new(&offered.capability, url, worker.load_score()))
+            .chain(self.remote_capabilities(filter))
             .collect()
     }
 
     /// Whether there is anyone to serve a call.
     pub fn is_ready(&self) -> bool {
-        !self.workers.is_empty()
+        !self.workers.is_empty() || !self.remote.remotes.is_empty()
     }
 
     /// What was refused, ordered by file. A file that serves may be among them: then it is a later version

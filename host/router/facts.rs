@@ -6,7 +6,8 @@ use semver::Version;
 use serde::Serialize;
 
 use crate::capability::Affinity;
-use crate::registry::Candidate;
+use crate::registry::{Candidate, Provider};
+use crate::remote;
 use crate::worker::Health;
 
 /// Everything that the choice knows of one candidate, at one moment.
@@ -64,33 +65,63 @@ pub struct Load {
     pub capacity: usize,
 }
 
+/// Calls at once that a remote worker is taken to do.
+const REMOTE: usize = 32;
+
 /// The facts of a candidate now; `number` is its place among all that offer the capability.
 pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
-    let Candidate { worker, offered } = candidate;
-    let (capability, lane) = (&offered.capability, worker.lane());
+    let Candidate { provider, offered } = candidate;
+    let (capability, series) = (&offered.capability, offered.series.get());
     let promised = capability.slo.and_then(|slo| slo.latency_p95_ms);
     Facts {
         number,
-        worker_id: worker.id(),
-        place: Place::Local,
+        worker_id: provider.worker_id(),
+        place: match provider {
+            Provider::Local(_) => Place::Local,
+            Provider::Remote(_) => Place::Remote,
+        },
         version: &capability.version,
         runtime: capability.runtime.map(|runtime| runtime.as_str()),
         env_profile: capability.env_profile.map(|profile| profile.as_str()),
         // Who reaches this host may call what it serves.
         authorised: true,
-        health: worker.breaker().health(now),
-        predicted: lane.predicted(now),
+        health: match provider {
+            Provider::Local(worker) => worker.breaker().health(now),
+            Provider::Remote(remote) => match remote.endpoint().health() {
+                remote::Health::Healthy => Health::Well,
+                remote::Health::Suspect => Health::Suspect,
+                remote::Health::Down => Health::Down,
+            },
+        },
+        predicted: match provider {
+            Provider::Local(worker) => worker.lane().predicted(now),
+            Provider::Remote(_) => series.and_then(|series| series.predicted_p95()),
+        },
         promised: promised.map(|ms| Duration::from_millis(ms.into())),
-        budget_left: offered
-            .series
-            .get()
-            .and_then(|series| series.error_budget_left()),
+        budget_left: series.and_then(|series| series.error_budget_left()),
         affinity: offered.affinity,
         cost: capability.cost_tokens.unwrap_or_default(),
-        load: Load {
-            in_flight: lane.in_flight(),
-            queued: lane.queued(),
-            capacity: lane.limit(),
+        load: load(provider),
+    }
+}
+
+/// How busy it is. What a remote worker can take is not known: as much as a component by default, of which
+/// it says how much is taken; and the way there counts as one call, so that of two idle ones this host's own
+/// is the less loaded.
+fn load(provider: &Provider) -> Load {
+    match provider {
+        Provider::Local(worker) => {
+            let lane = worker.lane();
+            Load {
+                in_flight: lane.in_flight(),
+                queued: lane.queued(),
+                capacity: lane.limit(),
+            }
+        }
+        Provider::Remote(remote) => Load {
+            in_flight: remote.endpoint().in_flight() + 1,
+            queued: (remote.load_score() * REMOTE as f64) as usize,
+            capacity: REMOTE,
         },
     }
 }

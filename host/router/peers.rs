@@ -21,6 +21,8 @@ pub struct Chain {
     pub origin: Option<String>,
     /// The capabilities that wait for this call, the first one first.
     pub path: Vec<Arc<str>>,
+    /// The hosts that forwarded the first one of them here.
+    pub forwarded: Vec<String>,
     /// When the one that waits for it has to end.
     pub deadline: Instant,
 }
@@ -158,6 +160,7 @@ impl Peers {
             timeout: call.timeout,
             traceparent: self.traceparent.clone(),
             events: None,
+            path: self.chain.forwarded.clone(),
             chain: Some(self.chain.clone()),
         }
     }

@@ -9,9 +9,9 @@ use semver::VersionReq;
 use super::choose::{self, Ask, Criterion, Decision, choose};
 use super::explain::{Explanation, explain};
 use super::facts::{Facts, facts};
-use super::{Call, Router, no_name, no_verb, unknown};
+use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::error::{Code, Failure};
-use crate::registry::Candidate;
+use crate::registry::{Candidate, Provider};
 use crate::worker::Health;
 
 /// What `explain` is asked: a call without an input.
@@ -61,7 +61,7 @@ impl Router {
         let mut explained = Vec::new();
         for (key, candidates) in names {
             if name.as_ref().is_none_or(|name| name == key) {
-                let facts = gather(candidates, None);
+                let facts = gather_all(candidates);
                 let decision = choose(&facts, &ask, self.seed());
                 explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
             }
@@ -73,13 +73,13 @@ impl Router {
         Ok(explained)
     }
 
-    /// Chooses among those who offer now what a call names, but for one that had no room. What else is
+    /// Chooses among those who offer now what a call names, but for those that were tried. What else is
     /// offered may go before the call ends.
     pub(super) async fn find(
         &self,
         call: &Call,
         began: Instant,
-        before: Option<&(Arc<str>, Failure)>,
+        tried: &Tried,
     ) -> Result<Chosen, Failure> {
         let snapshot = self.registry().snapshot();
         let names = snapshot
@@ -93,12 +93,12 @@ impl Router {
             None => self.by_input(names, call, began).await?,
         };
         let ask = call.ask();
-        let facts = gather(candidates, before.map(|(worker, _)| &**worker));
+        let facts = gather(candidates, call, tried);
         let decision = choose(&facts, &ask, self.seed());
         let (fact, candidate) = winner(&facts, candidates, decision, call)?;
         let explanation = call.explain.then(|| {
             let mut told = explain(&candidate.offered.id, &facts, &ask, decision);
-            told.before = before.map(|(_, failure)| failure.to_string());
+            told.before = tried.failure.as_ref().map(ToString::to_string);
             Box::new(told)
         });
         Ok(Chosen {
@@ -114,7 +114,7 @@ impl Router {
         candidates: &'a [Candidate],
         call: &Call,
     ) -> Result<&'a Candidate, Failure> {
-        let facts = gather(candidates, None);
+        let facts = gather_all(candidates);
         let decision = choose(&facts, &call.ask(), self.seed());
         Ok(winner(&facts, candidates, decision, call)?.1)
     }
@@ -124,16 +124,37 @@ impl Router {
     }
 }
 
-/// The facts of all but one that was tried before.
-fn gather<'a>(candidates: &'a [Candidate], before: Option<&str>) -> Vec<Facts<'a>> {
+/// The facts of all who have not been tried. A call that was forwarded to this host is meant for its
+/// components, where one offers what it asks for: hosts that offer the same would else hand it back and
+/// forth.
+fn gather<'a>(candidates: &'a [Candidate], call: &Call, tried: &Tried) -> Vec<Facts<'a>> {
+    let version = call.version.as_ref();
+    let is_meant = |candidate: &&Candidate| {
+        matches!(candidate.provider, Provider::Local(_))
+            && version.is_none_or(|wanted| wanted.matches(&candidate.offered.capability.version))
+    };
+    let own = !call.path.is_empty() && candidates.iter().any(|candidate| is_meant(&candidate));
     let now = Instant::now();
     let mut gathered = Vec::with_capacity(candidates.len());
     for (number, candidate) in candidates.iter().enumerate() {
-        if before != Some(&**candidate.worker.id()) {
+        let was_tried = tried
+            .candidates
+            .iter()
+            .any(|tried| Arc::ptr_eq(tried, &candidate.offered));
+        if !was_tried && (!own || is_meant(&candidate)) {
             gathered.push(facts(number, candidate, now));
         }
     }
     gathered
+}
+
+/// The facts of all.
+fn gather_all(candidates: &[Candidate]) -> Vec<Facts<'_>> {
+    let now = Instant::now();
+    let numbered = candidates.iter().enumerate();
+    numbered
+        .map(|(number, candidate)| facts(number, candidate, now))
+        .collect()
 }
 
 /// Whom a decision fell on, or why it fell on nobody.
@@ -156,8 +177,8 @@ fn winner<'a, 'b>(
     Err(match barred {
         Criterion::Policy => Failure::new(Code::Denied, "the caller may not call it"),
         Criterion::Health => {
-            let message = "nobody who offers it can be reached";
-            Failure::new(Code::Unavailable, message)
+            let down = facts.iter().find(|facts| facts.health == Health::Down);
+            unreachable(down.and_then(|facts| candidates.get(facts.number)))
         }
         Criterion::Ceiling => {
             let ask = call.ask();
@@ -182,4 +203,18 @@ fn winner<'a, 'b>(
             )
         }
     })
+}
+
+/// Nobody who would do is alive.
+fn unreachable(down: Option<&Candidate>) -> Failure {
+    let mut failure = Failure::new(Code::Unavailable, "nobody who offers it can be reached");
+    if let Some(Candidate {
+        provider: Provider::Remote(remote),
+        ..
+    }) = down
+    {
+        failure.worker_id = Some(remote.worker_id().to_string());
+        failure.cause = remote.endpoint().condition().reason;
+    }
+    failure
 }

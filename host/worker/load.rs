@@ -136,6 +136,8 @@ impl Loading<'_> {
             }
             _ => sandbox,
         };
+        // A host without a name is meant by nobody.
+        let controller_id = self.config.controller_id.as_deref().unwrap_or_default();
         let offered = capabilities
             .into_iter()
             .map(|capability| {
@@ -143,7 +145,7 @@ impl Loading<'_> {
                 Arc::new(Offered {
                     id: capability.key().into(),
                     bid: terms::bid(&self.config.limits, capability.slo_bid),
-                    affinity: capability.affinity(&self.config.controller_id),
+                    affinity: capability.affinity(controller_id),
                     limits,
                     constraints: known.held(&capability, &limits),
                     series: OnceLock::new(),

@@ -22,6 +22,7 @@ mod openapi;
 mod peers;
 mod placement;
 mod reload;
+mod remote;
 mod route;
 mod search;
 mod state;

@@ -226,6 +226,7 @@ pub fn call(capability: &str, input: &str) -> Call {
         traceparent: None,
         events: None,
         chain: None,
+        path: Vec::new(),
     }
 }
 
