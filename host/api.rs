@@ -6,6 +6,7 @@
 mod door;
 mod events;
 mod invoke;
+mod mcp;
 mod problem;
 mod routes;
 mod server;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crate::config::{ByteCount, Config};
 
+pub use mcp::converse;
 pub use problem::status;
 pub use server::serve;
 

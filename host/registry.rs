@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::{fs, io};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::capability::{Filter, View};
@@ -17,6 +17,7 @@ use crate::worker::{Offered, Refused, Worker};
 /// The current snapshot, swapped whole.
 pub struct Registry {
     snapshot: ArcSwap<Snapshot>,
+    changed: watch::Sender<()>,
 }
 
 /// A capability and the worker that offers it.
@@ -41,12 +42,24 @@ impl Registry {
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
             snapshot: ArcSwap::from_pointee(snapshot),
+            changed: watch::Sender::default(),
         }
     }
 
     /// What is loaded now. Whoever holds it sees no later change.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Puts another snapshot in place. Calls in flight end with the one that they began with.
+    pub fn replace(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.changed.send_replace(());
+    }
+
+    /// Sees each change of the snapshot from now on; of several in a row perhaps only the last.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 }
 
@@ -121,6 +134,12 @@ impl Snapshot {
     /// The names under a verb, each with who offers it.
     pub fn names(&self, verb: &str) -> Option<&BTreeMap<String, Vec<Candidate>>> {
         self.verbs.get(verb)
+    }
+
+    /// Every capability, with who offers it; in no order.
+    pub fn offers(&self) -> impl Iterator<Item = &[Candidate]> {
+        let names = self.verbs.values().flat_map(BTreeMap::values);
+        names.map(Vec::as_slice)
     }
 
     /// The workers that serve, ordered by id.

@@ -18,12 +18,12 @@ use axum::{Json, Router as Routes};
 use futures_util::FutureExt;
 use semver::VersionReq;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke, workers};
+use super::{Settings, invoke, mcp, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::router::Router;
@@ -43,6 +43,7 @@ pub(super) struct Shared {
     /// Where this host is reached, as capabilities name it.
     url: String,
     door: Arc<Door>,
+    pub mcp: mcp::Service,
 }
 
 /// The id of one request, in its answer, its log lines and the worker's request.
@@ -51,7 +52,7 @@ pub(super) struct RequestId(pub Arc<str>);
 
 impl RequestId {
     /// UUID version 7 (RFC 9562): ids sort by time.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut text = uuid::Uuid::encode_buffer();
         Self(Arc::from(
             &*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text),
@@ -59,10 +60,16 @@ impl RequestId {
     }
 }
 
-/// Everything that is served at `bound`.
-pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr) -> Routes {
+/// Everything that is served at `bound`. What lasts as long as its reader ends when `stopping` changes.
+pub(super) fn routes(
+    router: Arc<Router>,
+    settings: &Settings,
+    bound: SocketAddr,
+    stopping: watch::Receiver<()>,
+) -> Routes {
     let door = Arc::new(Door::new(settings, bound));
     let shared = Arc::new(Shared {
+        mcp: mcp::service(&router, settings, stopping),
         router,
         input_bytes: settings.input_bytes,
         body_timeout: settings.body_timeout,
@@ -76,6 +83,10 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/invoke/{verb}", post(invoke::by_verb))
         .route("/capabilities", get(list_capabilities))
         .route("/workers", get(list_workers))
+        .route(
+            "/mcp",
+            get(mcp::handle).post(mcp::handle).delete(mcp::handle),
+        )
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -93,7 +104,7 @@ fn cors(door: Arc<Door>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin, _| door.allows_origin(origin));
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
         .allow_headers(AnyHeader)
         .expose_headers(AnyHeader)
 }

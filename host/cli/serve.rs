@@ -73,7 +73,7 @@ impl Serve {
         let Some(dir) = dir.filter(|_| !self.print_host) else {
             return print_host(&config);
         };
-        super::log(config.log, "info");
+        super::log(config.log, "info,rmcp=warn");
         let runtime = super::runtime()?;
         let ended = runtime.block_on(serve(config, dir));
         // A check that is under way on a thread of its own is not waited for.
@@ -144,6 +144,17 @@ pub async fn ready(
     config: Config,
     dir: &Path,
 ) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
+    let (router, config, engine) = load(config, dir).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr().map_err(Ended::usage)?;
+    tracing::info!("listening on http://{address}");
+    Ok((listener, router, config, engine))
+}
+
+/// The same without a socket.
+pub async fn load(config: Config, dir: &Path) -> Result<(Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
     let snapshot = Snapshot::load_dir(&engine, &config, dir)
         .await
@@ -156,18 +167,13 @@ pub async fn ready(
     {
         state.open().await.map_err(Ended::usage)?;
     }
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
-    let address = listener.local_addr().map_err(Ended::usage)?;
-    tracing::info!("listening on http://{address}");
     let budget = engine.budget().clone();
     let admission = Admission::new(config.limits.concurrency, move || budget.is_high());
     // What the pool has beyond the host's slots.
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
     let router = Router::with(Registry::new(snapshot), admission);
-    Ok((listener, Arc::new(router), config, engine))
+    Ok((Arc::new(router), config, engine))
 }
 
 fn report(snapshot: &Snapshot, dir: &Path) {

@@ -14,6 +14,7 @@ mod http;
 mod limits;
 mod load;
 mod mail;
+mod mcp;
 mod metadata;
 mod mix;
 mod new;
