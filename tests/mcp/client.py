@@ -1,103 +1,110 @@
-"""Lists and calls the tools of the repository's workers with the Python SDK's client, over both transports.
+"""Lists and calls the tools of the repository's workers with the Python SDK's client (PyPI: mcp 2.3), over
+both transports and in both versions of the protocol.
 
     python client.py CRANK WORKERS CONFIG
 
-Each call is one that the worker's author gives as an example, read from its page.
+Each call is one that the worker's author gives as an example, read from the capability's page.
 """
 
 import asyncio
+import base64
 import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import contextmanager
+from pathlib import Path
 
-from mcp import ClientSession, StdioServerParameters
-from mcp.client.stdio import stdio_client
-from mcp.client.streamable_http import streamable_http_client
+from mcp import Client, StdioServerParameters
 
 crank, workers, config = sys.argv[1:4]
+DATA = Path(__file__).parent.parent / "data"
+# The examples of these are files.
+FILES = {
+    "convert-docx_to_text": "pandoc.docx",
+    "convert-email_to_text": "nested.eml",
+    "convert-pdf_to_text": "groff.pdf",
+}
 
 
-def environment(scratch):
-    return os.environ | {"CRANK_STATE_DIR": scratch, "CRANK_CONFIG": config}
+@contextmanager
+def over_stdio(environment):
+    yield StdioServerParameters(command=crank, args=["mcp", workers], env=environment)
 
 
-@asynccontextmanager
-async def over_stdio(scratch):
-    started = StdioServerParameters(command=crank, args=["mcp", workers], env=environment(scratch))
-    async with stdio_client(started) as (read, write), ClientSession(read, write) as session:
-        yield session
+@contextmanager
+def over_http(environment):
+    with tempfile.NamedTemporaryFile("r+") as log:
+        serve = [crank, "serve", workers, "--listen", "127.0.0.1:0"]
+        host = subprocess.Popen(serve, stderr=log, env=environment)
+        try:
+            listening = None
+            while listening is None and host.poll() is None:
+                log.seek(0)
+                listening = re.search(r"listening on (\S+)", log.read())
+            yield listening[1] + "/mcp"
+        finally:
+            host.terminate()
+            host.wait()
 
 
-@asynccontextmanager
-async def over_http(scratch):
-    serve = [crank, "serve", workers, "--listen", "127.0.0.1:0"]
-    host = subprocess.Popen(serve, stderr=subprocess.PIPE, text=True, env=environment(scratch))
-    try:
-        for line in host.stderr:
-            if found := re.search(r"listening on (\S+)", line):
-                break
-        # Nobody reads on, and a pipe that is full would stop the host.
-        draining = asyncio.get_running_loop().run_in_executor(None, host.stderr.read)
-        async with streamable_http_client(found[1] + "/mcp") as streams:
-            async with ClientSession(streams[0], streams[1]) as session:
-                yield session
-    finally:
-        host.terminate()
-        host.wait()
-        await draining
+def arguments(tool, page):
+    """The first example, or a file in the property that takes bytes."""
+    if file := FILES.get(tool.name):
+        properties = tool.input_schema["properties"].items()
+        [takes] = [name for name, schema in properties if schema.get("contentEncoding")]
+        return {takes: base64.b64encode((DATA / file).read_bytes()).decode()}
+    shown = re.search(r"\(application/json\):\n\n~~~~~~~~\n(.*?)\n~~~~~~~~", page, re.DOTALL)
+    return json.loads(shown[1])
 
 
-def first_example(page):
-    """The first example that is JSON."""
-    for shown in re.findall(r"\(application/json\):\n\n~~~~~~~~\n(.*?)\n~~~~~~~~", page, re.DOTALL):
-        return json.loads(shown)
-    return None
-
-
-async def converse(name, connect):
+async def converse(transport, mode):
     with tempfile.TemporaryDirectory() as scratch:
-        async with connect(scratch) as session:
-            about = await session.initialize()
-            tools = {tool.name: tool for tool in (await session.list_tools()).tools}
-            pages = {}
-            for resource in (await session.list_resources()).resources:
-                read = await session.read_resource(resource.uri)
-                verb, of = str(resource.uri).removeprefix("crank://capabilities/").split("/")
-                pages[verb if verb == of else f"{verb}-{of}"] = read.contents[0].text
-            assert pages.keys() == tools.keys()
-            print(f"{name}: protocol {about.protocolVersion}, {len(tools)} tools")
-            served, failed = set(), 0
-            # What is stored first is there for those that look for it.
-            for tool in sorted(tools, key=lambda tool: (not tool.startswith(("store", "index")), tool)):
-                worker = re.search(r"\* worker: `(.*)`", pages[tool])[1]
-                arguments = first_example(pages[tool])
-                if arguments is None:
-                    print(f"  {tool}: has no example in JSON")
-                    failed += 1
-                    continue
-                events = []
+        environment = os.environ | {"CRANK_STATE_DIR": scratch, "CRANK_CONFIG": config}
+        with transport(environment) as server:
+            async with Client(server, mode=mode) as client:
+                return await call_all(client, f"{transport.__name__}, {client.protocol_version}")
 
-                async def progress(done, total, message):
-                    events.append(message)
 
-                result = await session.call_tool(tool, arguments, progress_callback=progress)
-                told = result.content[0]
-                text = getattr(told, "text", told.type).replace("\n", " ")
-                failed += result.isError
-                served.add(worker)
-                mark = "FAILED" if result.isError else f"{len(events)} events" if events else "ok"
-                print(f"  {tool} ({worker}): {mark}: {text[:80]}")
-            print(f"{name}: {len(served)} workers called, {failed} calls failed")
-            return failed
+async def call_all(client, name):
+    tools = {tool.name: tool for tool in (await client.list_tools()).tools}
+    pages = {}
+    for resource in (await client.list_resources()).resources:
+        read = await client.read_resource(resource.uri)
+        verb, of = str(resource.uri).removeprefix("crank://capabilities/").split("/")
+        pages[verb if verb == of else f"{verb}-{of}"] = read.contents[0].text
+    assert pages.keys() == tools.keys()
+    print(f"{name}: {len(tools)} tools")
+    called, failed = set(), 0
+    # What is stored first is there for those that look for it.
+    for tool in sorted(tools, key=lambda tool: (not tool.startswith(("store", "index")), tool)):
+        worker = re.search(r"\* worker: `(.*)`", pages[tool])[1]
+        events = []
+
+        async def progress(done, total, message):
+            events.append(message)
+
+        result = await client.call_tool(
+            tool, arguments(tools[tool], pages[tool]), progress_callback=progress
+        )
+        told = result.content[0]
+        text = getattr(told, "text", told.type).replace("\n", " ")
+        called.add(worker)
+        failed += result.is_error
+        mark = "FAILED" if result.is_error else f"{len(events)} events" if events else "ok"
+        print(f"  {tool} ({worker}): {mark}: {text[:80]}")
+    print(f"{name}: {len(called)} workers called, {failed} calls failed\n")
+    return failed
 
 
 async def main():
-    failed = [await converse("stdio", over_stdio), await converse("http", over_http)]
-    sys.exit(1 if any(failed) else 0)
+    failed = 0
+    for transport in over_stdio, over_http:
+        for mode in "legacy", "2026-07-28":
+            failed += await converse(transport, mode)
+    sys.exit(1 if failed else 0)
 
 
 asyncio.run(main())

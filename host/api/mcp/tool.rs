@@ -2,7 +2,6 @@
 //!
 //! Tools take objects and answer objects. A schema that is none is wrapped as `{"value": …}`.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -21,19 +20,17 @@ const MEDIA_TYPE: &str = "media_type";
 /// The one member of a wrapped input or output.
 const VALUE: &str = "value";
 
-/// Packages of which a worker can use everything and change nothing but its own invocation.
-const POWERLESS: [&str; 11] = [
-    "crank:worker/types",
-    "crank:worker/log",
-    "crank:worker/events",
+/// Packages with which a worker changes nothing but its own invocation and reaches nobody but its caller.
+const POWERLESS: [&str; 9] = [
     "crank:gpu/",
-    "wasi:io/",
-    "wasi:clocks/",
-    "wasi:random/",
+    "crank:worker/events",
+    "crank:worker/log",
+    "crank:worker/types",
     "wasi:cli/",
+    "wasi:clocks/",
     "wasi:filesystem/",
-    "wasi:keyvalue/store-types",
-    "crank:gpu@",
+    "wasi:io/",
+    "wasi:random/",
 ];
 
 /// Every tool, ordered by name.
@@ -58,10 +55,10 @@ pub(super) fn newest(candidates: &[Candidate]) -> Option<&Candidate> {
 
 /// `verb-name`, or the verb alone where both are equal. Neither holds a hyphen.
 pub(super) fn name(capability: &Capability) -> String {
-    match capability.verb.cmp(&capability.name) {
-        Ordering::Equal => capability.verb.to_string(),
-        _ => format!("{}-{}", capability.verb, capability.name),
+    if capability.verb == capability.name {
+        return capability.verb.to_string();
     }
+    format!("{}-{}", capability.verb, capability.name)
 }
 
 /// The tool that a candidate is.
