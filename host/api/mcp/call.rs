@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, ErrorData, ProgressNotificationParam, ProgressToken,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorData, JsonObject,
+    ProgressNotificationParam, ProgressToken,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
@@ -78,10 +79,13 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    async fn run(&mut self, arguments: rmcp::model::JsonObject) -> rmcp::model::CallToolResult {
+    async fn run(&mut self, arguments: JsonObject) -> CallToolResult {
         let capability = &self.offered.capability;
         let outcome = match tool::input(capability, arguments) {
-            Ok((input, parameters)) => self.invoke(self.call(input, parameters)).await,
+            Ok((input, parameters)) => {
+                let answered = self.invoke(self.call(input, parameters)).await;
+                answered.map_err(|failure| tool::in_arguments(capability, failure))
+            }
             Err(failure) => Err(failure),
         };
         self.unanswered.0 = None;
@@ -103,7 +107,7 @@ impl Running<'_> {
         );
         match outcome {
             Ok(answer) => outcome::answered(capability, answer.payload, &self.id),
-            Err(failure) => outcome::failed(&tool::in_arguments(capability, failure), &self.id),
+            Err(failure) => outcome::failed(&failure, &self.id),
         }
     }
 
@@ -165,7 +169,9 @@ impl Running<'_> {
         told.kept.push(event);
         if told.bytes > self.offered.limits.output {
             let message = "the worker's events are more than an answer may hold";
-            return Err(Failure::new(Code::OutputLimit, message));
+            let mut failure = Failure::new(Code::OutputLimit, message);
+            failure.worker_id = Some(self.offered.capability.worker_id.to_string());
+            return Err(failure);
         }
         Ok(())
     }

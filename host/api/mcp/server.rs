@@ -104,8 +104,8 @@ impl ServerHandler for Server {
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
         let (router, peer) = (self.router.clone(), context.peer);
+        let mut seen = Seen::now(&router);
         let watch = async move {
-            let mut seen = Seen::now(&router);
             while !peer.is_transport_closed() {
                 seen.change(&router).await;
                 // A client that cannot be told now asks again when it needs to.
