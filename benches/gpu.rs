@@ -277,6 +277,9 @@ async fn timed(router: &Router, input: &str) -> (Duration, Duration) {
         traceparent: None,
         events: None,
         chain: None,
+        max_cost: None,
+        explain: false,
+        path: Vec::new(),
     };
     let began = Instant::now();
     let answer = router.invoke(call).await.expect("it answers");

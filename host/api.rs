@@ -7,6 +7,7 @@ mod door;
 mod events;
 mod explain;
 mod invoke;
+mod mcp;
 mod openapi;
 mod problem;
 mod register;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 use crate::config::{ByteCount, Config};
 
+pub use mcp::converse;
 pub use problem::status;
 pub use server::serve;
 

@@ -8,6 +8,7 @@ mod compile;
 mod demo;
 mod gpu;
 mod invoke;
+mod mcp;
 mod new;
 mod serve;
 
@@ -43,7 +44,8 @@ Examples:
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
   crank gpu                                       which GPUs could workers use?
-  crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'"
+  crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'
+  crank mcp workers                               serve them to an MCP client that starts this itself"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -56,6 +58,7 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Invoke(invoke::Invoke),
+    Mcp(mcp::Mcp),
     Build(build::Build),
     New(new::New),
     Gpu(gpu::Gpu),
@@ -92,6 +95,7 @@ pub fn run() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Check(check) => check.run(),
         Command::Invoke(invoke) => invoke.run(),
+        Command::Mcp(mcp) => mcp.run(),
         Command::Build(build) => build.run(),
         Command::New(new) => new.run(),
         Command::Gpu(gpu) => gpu.run(),

@@ -42,6 +42,8 @@ pub struct Registry {
     remotes: Arc<Remotes>,
     /// The turn to change what is remote.
     turn: tokio::sync::Mutex<()>,
+    /// Tells that there is another snapshot.
+    changed: tokio::sync::watch::Sender<()>,
 }
 
 /// What each source has.
@@ -73,6 +75,7 @@ impl Registry {
             directory: None,
             remotes: Arc::new(Remotes::none()),
             turn: tokio::sync::Mutex::default(),
+            changed: tokio::sync::watch::Sender::default(),
         }
     }
 
@@ -94,6 +97,11 @@ impl Registry {
     /// What is loaded now. Whoever holds it sees no later change.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// Sees each change of the snapshot from now on; of several in a row perhaps only the last.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Looks at the directory again: loads what is new or changed and drains what is gone, all at once. What
@@ -148,6 +156,7 @@ impl Registry {
         change(&mut parts);
         self.snapshot
             .store(Arc::new(Snapshot::compose(&parts.local, &parts.remote)));
+        self.changed.send_replace(());
     }
 }
 

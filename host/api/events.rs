@@ -216,7 +216,7 @@ fn result(out: &mut String, payload: &Payload) {
     }
 }
 
-fn is_text(media_type: &str) -> bool {
+pub(super) fn is_text(media_type: &str) -> bool {
     let essence = media_type
         .split(';')
         .next()

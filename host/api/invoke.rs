@@ -352,13 +352,13 @@ fn wants_events(headers: &HeaderMap) -> bool {
 }
 
 /// A body, and its part of what bodies may take up together: both go when the call is over.
-struct Held {
-    bytes: Bytes,
-    part: Option<OwnedSemaphorePermit>,
+pub(super) struct Held {
+    pub bytes: Bytes,
+    pub part: Option<OwnedSemaphorePermit>,
 }
 
 /// The body, if it is not too large, arrives in time, and there is room for it.
-async fn read_body(mut body: Body, shared: &Shared) -> Result<Held, Failure> {
+pub(super) async fn read_body(mut body: Body, shared: &Shared) -> Result<Held, Failure> {
     let limit = shared.input_bytes;
     let too_large = || {
         Failure::new(

@@ -118,13 +118,11 @@ fn of(snapshot: &Snapshot) -> serde_json::Result<Value> {
 /// Of each capability the highest version: the one that answers who names none.
 fn newest(snapshot: &Snapshot) -> BTreeMap<String, &Capability> {
     let mut newest: BTreeMap<String, &Capability> = BTreeMap::new();
-    for worker in snapshot.workers() {
-        for offered in worker.offered() {
-            let capability = &offered.capability;
-            let known = newest.entry(capability.key()).or_insert(capability);
-            if known.version < capability.version {
-                *known = capability;
-            }
+    for candidate in snapshot.offers().flatten() {
+        let capability = &candidate.offered.capability;
+        let known = newest.entry(capability.key()).or_insert(capability);
+        if known.version < capability.version {
+            *known = capability;
         }
     }
     newest

@@ -163,7 +163,7 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
 
 /// When to try again, for failures that pass. `Retry-After` knows whole seconds only. Rounded up: who
 /// waits too briefly is refused again.
-fn retry_after(failure: &Failure) -> Option<u64> {
+pub(super) fn retry_after(failure: &Failure) -> Option<u64> {
     if status(failure.code) != StatusCode::SERVICE_UNAVAILABLE {
         return None;
     }

@@ -18,12 +18,12 @@ use axum::{Json, Router as Routes};
 use futures_util::FutureExt;
 use semver::VersionReq;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, explain, invoke, openapi, register, reload, telemetry, workers};
+use super::{Settings, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::registry::Manifests;
@@ -47,6 +47,7 @@ pub(super) struct Shared {
     /// Who can reach it at all.
     pub callers: Caller,
     door: Arc<Door>,
+    pub mcp: mcp::Service,
 }
 
 /// The id of one request, in its answer, its log lines and the worker's request.
@@ -55,7 +56,7 @@ pub(super) struct RequestId(pub Arc<str>);
 
 impl RequestId {
     /// UUID version 7 (RFC 9562): ids sort by time.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut text = uuid::Uuid::encode_buffer();
         Self(Arc::from(
             &*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text),
@@ -63,10 +64,16 @@ impl RequestId {
     }
 }
 
-/// Everything that is served at `bound`.
-pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr) -> Routes {
+/// Everything that is served at `bound`. What lasts as long as its reader ends when `stopping` changes.
+pub(super) fn routes(
+    router: Arc<Router>,
+    settings: &Settings,
+    bound: SocketAddr,
+    stopping: watch::Receiver<()>,
+) -> Routes {
     let door = Arc::new(Door::new(settings, bound));
     let shared = Arc::new(Shared {
+        mcp: mcp::service(&router, settings, stopping),
         router,
         input_bytes: settings.input_bytes,
         body_timeout: settings.body_timeout,
@@ -97,6 +104,10 @@ pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr
         .route("/metrics", get(telemetry::metrics))
         .route("/register", post(register::register))
         .route("/register/{worker_id}", delete(register::unregister))
+        .route(
+            "/mcp",
+            get(mcp::handle).post(mcp::handle).delete(mcp::handle),
+        )
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -114,7 +125,7 @@ fn cors(door: Arc<Door>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin, _| door.allows_origin(origin));
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
         .allow_headers(AnyHeader)
         .expose_headers(AnyHeader)
 }

@@ -40,10 +40,10 @@ pub async fn serve(
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let app = routes(router, &settings, listener.local_addr()?);
+    let (stop, stopping) = watch::channel(());
+    let app = routes(router, &settings, listener.local_addr()?, stopping.clone());
     let builder = builder(&settings);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
 

@@ -81,7 +81,7 @@ impl Serve {
         let Some(dir) = dir.filter(|_| !self.print_host) else {
             return print_host(&config);
         };
-        super::log(config.log, config.audit_log.as_deref(), "info")?;
+        super::log(config.log, config.audit_log.as_deref(), "info,rmcp=warn")?;
         let runtime = super::runtime()?;
         let ended = runtime.block_on(serve(config, dir));
         // A check that is under way on a thread of its own is not waited for.
@@ -142,23 +142,32 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     };
     let settings = api::Settings::from(config.as_ref());
     let following = tokio::spawn(follow(router.clone(), watch, hangup));
-    let kept = router.clone();
-    let keeping = tokio::spawn(async move { kept.registry().keep_remote().await });
-    let telemetry = router.telemetry().clone();
-    let served = tokio::select! {
-        served = api::serve(listener, router, settings, stop) => served,
-        never = telemetry.tend() => match never {},
-    };
+    let served = tending(
+        &router,
+        api::serve(listener, router.clone(), settings, stop),
+    )
+    .await;
     following.abort();
-    keeping.abort();
-    // Only a panic ends it early, and that was printed.
-    let _ = tokio::task::spawn_blocking(move || telemetry.close()).await;
     served.map_err(Ended::usage)?;
     if let Some(state) = engine.state() {
         state.close().await;
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves, and meanwhile does what has to be done now and then: looks after remote workers, writes down what
+/// was measured.
+pub async fn tending<T>(router: &Router, serving: impl Future<Output = T>) -> T {
+    let telemetry = router.telemetry().clone();
+    let served = tokio::select! {
+        served = serving => served,
+        never = telemetry.tend() => match never {},
+        never = router.registry().keep_remote() => match never {},
+    };
+    // Only a panic ends it early, and that was printed.
+    let _ = tokio::task::spawn_blocking(move || telemetry.close()).await;
+    served
 }
 
 /// Keeps the registry as its directory is: what is watched, and whenever SIGHUP asks.
@@ -185,6 +194,17 @@ pub async fn ready(
     config: Config,
     dir: &Path,
 ) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
+    let (router, config, engine) = load(config, dir).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr().map_err(Ended::usage)?;
+    tracing::info!("listening on http://{address}");
+    Ok((listener, router, config, engine))
+}
+
+/// The same without a socket.
+pub async fn load(config: Config, dir: &Path) -> Result<(Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
     // First, since it is quick: a broken file of remote workers ends the start.
     let remotes = Remotes::open(&config).map_err(Ended::Usage)?;
@@ -206,11 +226,6 @@ pub async fn ready(
     {
         state.open().await.map_err(Ended::usage)?;
     }
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
-    let address = listener.local_addr().map_err(Ended::usage)?;
-    tracing::info!("listening on http://{address}");
     let budget = engine.budget().clone();
     let admission = Admission::new(config.limits.concurrency, move || budget.is_high());
     // What the pool has beyond the host's slots.
@@ -221,7 +236,7 @@ pub async fn ready(
         telemetry = telemetry.traced(endpoint).map_err(Ended::Usage)?;
     }
     let router = Router::watched(registry, admission, telemetry);
-    Ok((listener, Arc::new(router), config, engine))
+    Ok((Arc::new(router), config, engine))
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -1,5 +1,6 @@
 //! The remote part of a snapshot, and what changes it.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,7 +127,7 @@ impl Registry {
     }
 
     /// Keeps the remote part true, for as long as it is polled.
-    pub async fn keep_remote(&self) {
+    pub async fn keep_remote(&self) -> Infallible {
         loop {
             let turn = self.turn.lock().await;
             if self.remotes.tick().await {

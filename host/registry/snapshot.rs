@@ -110,6 +110,12 @@ impl Snapshot {
         self.verbs.get(verb)
     }
 
+    /// Every capability, with who offers it; in no order.
+    pub fn offers(&self) -> impl Iterator<Item = &[Candidate]> {
+        let names = self.verbs.values().flat_map(BTreeMap::values);
+        names.map(Vec::as_slice)
+    }
+
     /// The workers that serve, ordered by id.
     pub fn workers(&self) -> &[Arc<Worker>] {
         &self.workers

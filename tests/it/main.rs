@@ -15,6 +15,7 @@ mod http;
 mod limits;
 mod load;
 mod mail;
+mod mcp;
 mod metadata;
 mod mix;
 mod new;
