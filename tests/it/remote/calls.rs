@@ -16,7 +16,7 @@ async fn the_adrs_file_routes_validates_both_ways_and_fails_over_in_the_middle_o
     );
 
     // Two workers beside it, whose calls may be made twice: they only look.
-    let pair = [0, 0].map(|port| Python::at(shared.clone(), port));
+    let mut pair = [0, 0].map(|port| Python::at(shared.clone(), port));
     for (at, python) in pair.iter().enumerate() {
         let id = format!("email-classifier-1{at}");
         let offered = classify(&id, python, json!({"idempotent": true}));
@@ -66,6 +66,10 @@ async fn the_adrs_file_routes_validates_both_ways_and_fails_over_in_the_middle_o
         502,
         "worker-failed",
     );
+    // A process that exits may close its connections before it stops to listen.
+    for python in &mut pair {
+        python.child.wait().unwrap();
+    }
     is(
         &host.invoke("classify_email", &mail("Hello")).await,
         503,
