@@ -23,6 +23,7 @@ crank, workers, config = sys.argv[1:4]
 DATA = Path(__file__).parent.parent / "data"
 # The examples of these are files.
 FILES = {
+    "classify-image_objects": "../../guests/mcp-conformance/src/pixel.png",
     "convert-docx_to_text": "pandoc.docx",
     "convert-email_to_text": "nested.eml",
     "convert-pdf_to_text": "groff.pdf",
