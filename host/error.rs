@@ -66,7 +66,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 26] = [
+    pub const ALL: [Code; 27] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
         Code::Denied,

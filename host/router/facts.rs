@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use semver::Version;
 use serde::Serialize;
 
-use crate::capability::Affinity;
+use crate::capability::{Affinity, Runtime};
 use crate::registry::{Candidate, Provider};
 use crate::remote;
 use crate::worker::Health;
@@ -81,7 +81,7 @@ pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
             Provider::Remote(_) => Place::Remote,
         },
         version: &capability.version,
-        runtime: capability.runtime.map(|runtime| runtime.as_str()),
+        runtime: capability.runtime.as_ref().map(Runtime::as_str),
         env_profile: capability.env_profile.map(|profile| profile.as_str()),
         // Who reaches this host may call what it serves.
         authorised: true,

@@ -62,7 +62,8 @@ impl Blame {
             | Code::WorkerFailed
             | Code::InvalidOutput
             | Code::Unavailable => Blame::Worker,
-            Code::Internal | Code::Overloaded => Blame::Host,
+            // Hosts that forward to each other in a circle are the operators' work.
+            Code::Internal | Code::Overloaded | Code::LoopDetected => Blame::Host,
             // Who gives a worker less time than it promises to need cannot hold that against it; nor
             // is it the worker's fault that its turn came late.
             Code::Deadline if course.started && course.had >= course.promised => Blame::Worker,
@@ -75,6 +76,7 @@ impl Blame {
             | Code::NotFound
             | Code::MethodNotAllowed
             | Code::RequestTimeout
+            | Code::CostCeiling
             | Code::Conflict
             | Code::TooLarge
             | Code::UriTooLong

@@ -212,7 +212,8 @@ fn verdict(code: Option<Code>) -> Verdict {
         | Code::TooLarge
         | Code::UriTooLong
         | Code::UnsupportedMediaType
-        | Code::HeadersTooLarge => Verdict::Nothing,
+        | Code::HeadersTooLarge
+        | Code::LoopDetected => Verdict::Nothing,
     }
 }
 

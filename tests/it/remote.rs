@@ -90,7 +90,9 @@ impl Meshed {
             crank::admission::Admission::new(64, || false),
         ));
         let kept = router.clone();
-        let keeping = tokio::spawn(async move { kept.registry().keep_remote().await });
+        let keeping = tokio::spawn(async move {
+            kept.registry().keep_remote().await;
+        });
         let host = Host::of(router.clone(), |_| {}).await;
         Self {
             host,
