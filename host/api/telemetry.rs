@@ -1,16 +1,17 @@
 //! `GET /slo`, `/costs` and `/metrics`, and what every request leaves behind there and in the audit log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
 
 use super::problem::Refusal;
 use super::routes::Shared;
 use crate::error::{Code, Failure};
+use crate::telemetry::Report;
 
 /// The media type of the text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -23,7 +24,8 @@ pub(super) async fn slo(State(shared): State<Arc<Shared>>) -> Response {
         .iter()
         .flat_map(|worker| worker.offered());
     let reports = offered.map(|offered| shared.router.series(offered).report());
-    Json(json!({ "capabilities": reports.collect::<Vec<_>>() })).into_response()
+    let reports: Vec<Report> = reports.collect();
+    Json(BTreeMap::from([("capabilities", reports)])).into_response()
 }
 
 /// Who spent what.

@@ -181,19 +181,24 @@ impl Series {
     /// Counts a call. The times of a call count where it got an answer, and where it was given up
     /// because the worker took too long: else a worker that hangs would look fast.
     pub(super) fn record(&self, end: End, times: Option<(Heat, [Duration; 4])>) {
+        let now = self.clock.now();
+        let due = millis(now) >= self.figures.due.load(Relaxed);
+        // Where somebody else is at it, this call does without: it waits for no lock.
+        let mut past = match due.then(|| self.past.try_lock()) {
+            Some(Ok(past)) => Some(past),
+            Some(Err(TryLockError::Poisoned(past))) => Some(past.into_inner()),
+            Some(Err(TryLockError::WouldBlock)) | None => None,
+        };
+        if let Some(past) = &mut past {
+            // Before this call is counted, which does not belong to an earlier slot.
+            past.advance(&self.live, now.as_secs());
+        }
         self.live.end(end);
         if let Some((heat, phases)) = times {
             self.live.took(heat, phases);
         }
-        let now = self.clock.now();
-        if millis(now) < self.figures.due.load(Relaxed) {
-            return;
-        }
-        // Somebody else is at it, else: a call waits for no lock.
-        match self.past.try_lock() {
-            Ok(past) => self.refresh_at(now, past),
-            Err(TryLockError::Poisoned(past)) => self.refresh_at(now, past.into_inner()),
-            Err(TryLockError::WouldBlock) => {}
+        if let Some(past) = past {
+            self.refresh_at(now, past);
         }
     }
 

@@ -27,7 +27,10 @@ fn promising(name: &str, slo: Value) -> Wat {
     let mut offered = capability(name);
     offered["slo"] = slo;
     offered["cost-tokens"] = json!(0.5);
-    Wat::new(&format!("worker-{name}"), json!([offered]))
+    Wat::new(
+        &format!("worker-{name}").replace('_', "-"),
+        json!([offered]),
+    )
 }
 
 /// It takes this long to answer.
@@ -116,7 +119,7 @@ fn a_promise_is_shown_beside_what_was_measured_kept_or_missed() {
         let slow_one = slow(promising("slo_slow", promise(1)), 5);
         let quick = promising("slo_quick", promise(20_000));
         let broken = failing(promising("slo_broken", promise(20_000)), "failed");
-        let silent = Wat::new("worker-slo_silent", json!([capability("slo_silent")]));
+        let silent = Wat::new("worker-slo-silent", json!([capability("slo_silent")]));
         let workers = [
             ("slow", &slow_one),
             ("quick", &quick),
@@ -189,14 +192,14 @@ fn a_promise_is_shown_beside_what_was_measured_kept_or_missed() {
             worker["capabilities"][0]["slo"].clone()
         };
         assert_eq!(
-            short("worker-slo_slow")["missed"],
+            short("worker-slo-slow")["missed"],
             json!(["latency_p95_ms"])
         );
         assert_eq!(
-            short("worker-slo_quick"),
+            short("worker-slo-quick"),
             json!({ "missed": [], "error_budget_left": 1.0, "samples": 4 })
         );
-        assert_eq!(short("worker-slo_silent"), Value::Null);
+        assert_eq!(short("worker-slo-silent"), Value::Null);
     });
 }
 
@@ -339,7 +342,7 @@ fn the_metrics_are_what_prometheus_reads() {
             sample.value.clone()
         };
         let of = [
-            ("worker", "worker-slo_counted"),
+            ("worker", "worker-slo-counted"),
             ("capability", "misbehave:slo_counted"),
         ];
         let number = |name: &str| match sample(name, &of) {
@@ -480,10 +483,18 @@ impl Serving {
         Self { child, url }
     }
 
-    fn stop(mut self) {
+    fn stop(&mut self) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, Signal::TERM).expect("it runs");
         assert!(self.child.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // Has an effect only where a test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -499,7 +510,7 @@ fn a_host_that_is_started_again_knows_its_calls_and_its_refusals_are_on_file() {
         .no_proxy()
         .build()
         .expect("a client");
-    let serving = Serving::start(&dir);
+    let mut serving = Serving::start(&dir);
     let url = serving.url.clone();
     run(async {
         let post = |path: &str| client.post(format!("{url}{path}")).json(&json!({}));
@@ -534,7 +545,7 @@ fn a_host_that_is_started_again_knows_its_calls_and_its_refusals_are_on_file() {
     });
     serving.stop();
 
-    let again = Serving::start(&dir);
+    let mut again = Serving::start(&dir);
     run(async {
         let slo = client
             .get(format!("{}/slo", again.url))
