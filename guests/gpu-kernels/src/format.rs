@@ -43,6 +43,20 @@ pub struct Input {
     pub mean: [f32; 3],
     /// Of red, green and blue.
     pub std: [f32; 3],
+    /// How an image of another shape comes to this one.
+    #[serde(default)]
+    pub fit: Fit,
+}
+
+/// How an image comes to a shape that is not its own.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// Its middle is cut out: how networks are evaluated on photographs.
+    #[default]
+    Crop,
+    /// All of it is stretched: nothing at its edges is lost.
+    Stretch,
 }
 
 /// The list of layers.
@@ -164,6 +178,7 @@ fn check(network: &Network) -> Result<(), Broken> {
         height,
         mean,
         std,
+        fit: _,
     } = &network.input;
     if [width, height]
         .iter()

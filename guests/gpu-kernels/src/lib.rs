@@ -9,7 +9,7 @@ mod kernels;
 mod plan;
 mod run;
 
-pub use format::{Input, Model};
+pub use format::{Fit, Input, Model};
 
 /// What is wrong with a model, for whoever made it: a lower-case fragment without a full stop.
 #[derive(Debug, PartialEq, Eq)]

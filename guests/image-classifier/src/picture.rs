@@ -3,7 +3,7 @@
 use std::io::Cursor;
 
 use crank_worker::Failure;
-use gpu_kernels::Input;
+use gpu_kernels::{Fit, Input};
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Rgb, RgbImage};
 
@@ -78,15 +78,18 @@ fn on_white(image: DynamicImage) -> RgbImage {
     })
 }
 
-/// The middle of an image, as large as it has the shape of the network's input, in the size of that:
-/// channels of rows.
+/// An image in the size of the network's input, as channels of rows: all of it stretched, or its middle, as
+/// large as it has the shape of that.
 pub fn values(image: RgbImage, input: &Input) -> Vec<f32> {
     // Both are at most 1,024.
     let (width, height) = (input.width as u32, input.height as u32);
     let image = if image.dimensions() == (width, height) {
         image
     } else {
-        let (x, y, w, h) = middle(image.dimensions(), (width, height));
+        let (x, y, w, h) = match input.fit {
+            Fit::Crop => middle(image.dimensions(), (width, height)),
+            Fit::Stretch => (0, 0, image.width(), image.height()),
+        };
         let cut = imageops::crop_imm(&image, x, y, w, h);
         imageops::resize(&*cut, width, height, FilterType::Triangle)
     };
@@ -132,6 +135,7 @@ mod tests {
             height: 1,
             mean: [0.5; 3],
             std: [0.25; 3],
+            fit: Fit::Stretch,
         };
         let image = RgbImage::from_raw(2, 1, vec![255, 0, 51, 0, 255, 51]).expect("two pixels");
         assert_eq!(values(image, &input), [2.0, -2.0, -2.0, 2.0, -1.2, -1.2]);
