@@ -81,7 +81,9 @@ fn resource(_: Nothing) -> Result<Payload, Failure> {
 }
 
 fn error(_: Nothing) -> Result<Payload, Failure> {
-    Err(Failure::failed("This tool intentionally returns an error for testing"))
+    Err(Failure::failed(
+        "This tool intentionally returns an error for testing",
+    ))
 }
 
 fn progress(_: Nothing) -> Result<Payload, Failure> {
@@ -95,7 +97,12 @@ fn progress(_: Nothing) -> Result<Payload, Failure> {
 fn person(input: Person) -> Result<String, Failure> {
     let address = input.address;
     let parts = address.map(|address| [address.street, address.city]);
-    let words: Vec<String> = parts.into_iter().flatten().flatten().chain(input.name).collect();
+    let words: Vec<String> = parts
+        .into_iter()
+        .flatten()
+        .flatten()
+        .chain(input.name)
+        .collect();
     Ok(words.join(", "))
 }
 
@@ -138,7 +145,8 @@ fn conformance() -> Worker {
 
 /// A tool that is named by its verb alone.
 fn tool<A, F: crank_worker::Function<A>>(name: &'static str, function: F) -> Capability {
-    Capability::new(name, name, "1.0.0", function).description("What the conformance suite asks for.")
+    Capability::new(name, name, "1.0.0", function)
+        .description("What the conformance suite asks for.")
 }
 
 crank_worker::worker!(conformance);
