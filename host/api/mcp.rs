@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use http_body_util::{BodyExt, Full};
 use rmcp::RoleServer;
@@ -71,8 +72,13 @@ pub(super) async fn handle(
     // The SDK keeps the parts of a request for as long as it works on it.
     parts.extensions.insert(held.part.map(Arc::new));
     let guard = gone.drop_guard();
+    let is_farewell = parts.method == Method::DELETE;
     let request = Request::from_parts(parts, Full::new(held.bytes));
-    let response = shared.mcp.handle(request).await;
+    let mut response = shared.mcp.handle(request).await;
+    if is_farewell && response.status() == StatusCode::ACCEPTED {
+        // The Python SDK's client takes any other success for a failure.
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
     Ok(response.map(|body| {
         Body::new(body.map_frame(move |frame| {
             let _until_the_body_is_dropped = &guard;

@@ -301,7 +301,7 @@ fn cancelling_or_leaving_ends_the_sandbox() {
 
         let _running = session.send(79, "tools/call", forever.clone()).await;
         becomes(1).await;
-        assert!(session.close().await.is_success());
+        assert_eq!(session.close().await, 204);
         becomes(0).await;
         assert_eq!(
             session.notify("notifications/initialized", json!({})).await,
