@@ -17,6 +17,8 @@ from shapes import LABELS
 
 # Small pictures first: a quarter of the work for the most of the learning. Until which share, and how wide.
 PHASES = [(0.45, 32), (0.75, 48), (1.0, SIDE)]
+# The same for a network that has learnt before.
+LATER = [(0.65, 48), (1.0, SIDE)]
 
 
 def augmented(images, random, side):
@@ -71,6 +73,7 @@ def main():
     options.add_argument("--drawings", type=int, default=135_000, help="how many are looked at, repetitions counted")
     options.add_argument("--rate", type=float, default=4e-3)
     options.add_argument("--batch", type=int, default=64)
+    options.add_argument("--resume", help="a network to start from")
     options.add_argument("--seed", type=int, default=6)
     options = options.parse_args()
 
@@ -82,6 +85,9 @@ def main():
     validation = load(options.validation)
 
     network = Network(len(LABELS)).to(memory_format=torch.channels_last)
+    if options.resume:
+        network.load_state_dict(torch.load(options.resume, weights_only=True))
+    phases = LATER if options.resume else PHASES
     print(sum(p.numel() for p in network.parameters()), "parameters in training", flush=True)
     decayed = [p for p in network.parameters() if p.dim() > 1]
     others = [p for p in network.parameters() if p.dim() <= 1]
@@ -96,7 +102,7 @@ def main():
         if len(order) < options.batch:
             order = torch.cat([order, torch.randperm(len(images), generator=random)])
         chosen, order = order[: options.batch], order[options.batch :]
-        side = next(side for share, side in PHASES if step <= share * steps)
+        side = next(side for share, side in phases if step <= share * steps)
         network.train()
         loss = F.cross_entropy(network(augmented(images[chosen], random, side)), labels[chosen], label_smoothing=0.05)
         optimizer.zero_grad()
