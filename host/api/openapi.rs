@@ -151,6 +151,8 @@ fn operation(capability: &Capability, id: &str) -> Value {
     let mut parameters = vec![
         json!({ "$ref": "#/components/parameters/version" }),
         json!({ "$ref": "#/components/parameters/timeout" }),
+        json!({ "$ref": "#/components/parameters/max_cost" }),
+        json!({ "$ref": "#/components/parameters/explain" }),
         json!({ "$ref": "#/components/parameters/traceparent" }),
     ];
     let raw = capability.schemas.raw_property();
