@@ -206,11 +206,14 @@ impl Router {
                     {
                         Ok(permit) => {
                             call.traceparent = recording.traceparent().or(call.traceparent);
-                            let recorded = &mut recording;
-                            let offered = &candidate.offered;
-                            let ran =
-                                self.run(worker, offered, pass, call, deadline, permit, recorded);
-                            let ran = ran.await;
+                            let admitted = Admitted {
+                                worker,
+                                offered: &candidate.offered,
+                                pass,
+                                permit,
+                                deadline,
+                            };
+                            let ran = self.run(admitted, call, &mut recording).await;
                             recording.end(ran.as_ref().err().map(|failure| failure.code));
                             return ran.map(explained).map_err(named);
                         }
@@ -290,15 +293,17 @@ impl Router {
     /// Runs a call that has been admitted and checks its output.
     async fn run(
         &self,
-        worker: &Worker,
-        offered: &Arc<Offered>,
-        pass: Pass<'_>,
+        admitted: Admitted<'_>,
         call: Call,
-        deadline: Instant,
-        // Held until the output is checked: what it takes up until then is this invocation's.
-        permit: Permit<'_>,
         recording: &mut Recording<'_>,
     ) -> Result<Answer, Failure> {
+        let Admitted {
+            worker,
+            offered,
+            pass,
+            permit,
+            deadline,
+        } = admitted;
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
             None => call.caller.clone(),
@@ -390,6 +395,16 @@ impl Call {
             .as_ref()
             .map_or(own, |chain| own.min(chain.deadline))
     }
+}
+
+/// A call's turn at a worker.
+struct Admitted<'a> {
+    worker: &'a Worker,
+    offered: &'a Arc<Offered>,
+    pass: Pass<'a>,
+    /// Held until the output is checked: what it takes up until then is this invocation's.
+    permit: Permit<'a>,
+    deadline: Instant,
 }
 
 /// Who was asked for a call already, and what became of it.

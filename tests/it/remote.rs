@@ -140,8 +140,8 @@ impl Meshed {
     async fn remote(&self, worker_id: &str) -> Value {
         let (_, workers) = self.send(Method::GET, "/workers", None).await;
         let remote = workers["remote"].as_array().unwrap().iter();
-        let found = remote.filter(|remote| remote["worker_id"] == worker_id);
-        found.last().cloned().unwrap_or_default()
+        let mut found = remote.filter(|remote| remote["worker_id"] == worker_id);
+        found.next_back().cloned().unwrap_or_default()
     }
 
     /// Waits until a remote worker is listed so.
