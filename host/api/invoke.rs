@@ -284,14 +284,10 @@ fn max_cost(headers: &HeaderMap) -> Result<Option<f64>, Failure> {
     let Some(text) = single(headers, &MAX_COST)? else {
         return Ok(None);
     };
-    // `parse` alone would take signs, exponents and infinities.
-    let digits = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    match text
-        .parse::<f64>()
+    // As JSON writes numbers: `parse` would take a leading plus sign and infinities.
+    match serde_json::from_str(text)
         .ok()
-        .filter(|cost| digits && cost.is_finite())
+        .filter(|cost: &f64| cost.is_sign_positive())
     {
         Some(cost) => Ok(Some(cost)),
         None => {
