@@ -99,15 +99,16 @@ fn an_image_of_each_format_is_classified() {
         let Some(router) = classifier("").await else {
             return;
         };
-        for (name, media_type) in [
-            ("disc.png", "image/png"),
-            ("stripes.jpg", "image/jpeg"),
-            ("checks.webp", "image/webp"),
+        for (name, media_type, label) in [
+            ("house.png", "image/png", "house"),
+            ("umbrella.jpg", "image/jpeg", "umbrella"),
+            ("mushroom.webp", "image/webp", "mushroom"),
         ] {
             let image = read(&format!("images/{name}"));
             let answer = send(&router, media_type, image.clone(), 3).await;
             let three = labels(&answer.expect("it is classified"));
             assert_eq!(three.len(), 3);
+            assert_eq!(three[0].0, label, "{three:?}");
             assert!(three.is_sorted_by(|a, b| a.1 >= b.1), "{three:?}");
             let all = said(&router, name).await;
             let sum: f64 = all.iter().map(|(_, confidence)| confidence).sum();

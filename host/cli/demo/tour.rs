@@ -59,9 +59,17 @@ const STOPS: &[Stop] = &[
     ),
     Stop::json("retrieve:zettel", r#"{"tag": "light"}"#),
     Stop::json("analyze:zettel_links", "{}"),
-    Stop::file("classify:image_objects", "image/png", "images/disc.png"),
-    Stop::file("classify:image_objects", "image/jpeg", "images/stripes.jpg"),
-    Stop::file("classify:image_objects", "image/webp", "images/checks.webp"),
+    Stop::file("classify:image_objects", "image/png", "images/house.png"),
+    Stop::file(
+        "classify:image_objects",
+        "image/jpeg",
+        "images/umbrella.jpg",
+    ),
+    Stop::file(
+        "classify:image_objects",
+        "image/webp",
+        "images/mushroom.webp",
+    ),
 ];
 
 /// One call.
