@@ -133,7 +133,7 @@ fn a_ceiling_below_every_cost_is_refused_with_the_least_of_them() {
             (served.status().as_u16(), &served.headers()["crank-worker"]),
             (200, &"cheap".parse().unwrap())
         );
-        for wrong in ["-1", "1e3", "inf", "NaN", "", "."] {
+        for wrong in ["-1", "+1", "inf", "NaN", "", "."] {
             assert_eq!(with(wrong).await.unwrap().status(), 400, "{wrong}");
         }
     });
