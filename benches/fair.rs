@@ -124,24 +124,14 @@ fn config() -> Config {
 }
 
 fn call(name: &str, time: Duration) -> Call {
+    let input = Payload {
+        media_type: "application/json".to_owned(),
+        body: "{}".into(),
+    };
+    let verb = "misbehave".to_owned();
     Call {
-        request_id: name.to_owned(),
-        verb: "misbehave".to_owned(),
-        name: Some(name.to_owned()),
-        version: None,
-        max_cost: None,
-        explain: false,
-        input: Payload {
-            media_type: "application/json".to_owned(),
-            body: "{}".into(),
-        },
-        parameters: Vec::new(),
-        caller: None,
         timeout: Some(time),
-        traceparent: None,
-        events: None,
-        chain: None,
-        path: Vec::new(),
+        ..Call::new(name.to_owned(), verb, Some(name.to_owned()), input)
     }
 }
 

@@ -262,25 +262,12 @@ async fn several(router: &Router, input: &str, times: usize) -> Vec<(Duration, D
 
 /// How long a call took, and the GPU for it.
 async fn timed(router: &Router, input: &str) -> (Duration, Duration) {
-    let call = Call {
-        request_id: "00000000000000000000000000000000".to_owned(),
-        verb: "gpu".to_owned(),
-        name: Some("run".to_owned()),
-        version: None,
-        input: Payload {
-            media_type: "application/json".to_owned(),
-            body: input.to_owned().into(),
-        },
-        parameters: Vec::new(),
-        caller: None,
-        timeout: None,
-        traceparent: None,
-        events: None,
-        chain: None,
-        max_cost: None,
-        explain: false,
-        path: Vec::new(),
+    let input = Payload {
+        media_type: "application/json".to_owned(),
+        body: input.to_owned().into(),
     };
+    let id = "00000000000000000000000000000000".to_owned();
+    let call = Call::new(id, "gpu".to_owned(), Some("run".to_owned()), input);
     let began = Instant::now();
     let answer = router.invoke(call).await.expect("it answers");
     (began.elapsed(), answer.usage.gpu)

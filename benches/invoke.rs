@@ -61,25 +61,17 @@ fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
 }
 
 fn call() -> Call {
-    Call {
-        request_id: "00000000000000000000000000000000".to_owned(),
-        verb: "greet".to_owned(),
-        name: Some("hello_world".to_owned()),
-        version: None,
-        max_cost: None,
-        explain: false,
-        input: Payload {
-            media_type: "application/json".to_owned(),
-            body: Bytes::from_static(INPUT),
-        },
-        parameters: Vec::new(),
-        caller: None,
-        timeout: None,
-        traceparent: None,
-        events: None,
-        chain: None,
-        path: Vec::new(),
-    }
+    let input = Payload {
+        media_type: "application/json".to_owned(),
+        body: Bytes::from_static(INPUT),
+    };
+    let id = "00000000000000000000000000000000".to_owned();
+    Call::new(
+        id,
+        "greet".to_owned(),
+        Some("hello_world".to_owned()),
+        input,
+    )
 }
 
 /// Instantiate, call, drop: what wasmtime asks for, on the same engine settings, nothing else.

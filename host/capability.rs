@@ -24,7 +24,7 @@ pub use check::{CPU_SHARES, Problem};
 pub use declaration::{Declaration, RawCapability, RawConstraints, RawExample, RawSlo, check};
 pub use raw::Schemas;
 pub use required::{InterfaceEntry, Required, RequiredError};
-pub use schema::{MAX_SCHEMA_BYTES, Schema};
+pub use schema::{MAX_SCHEMA_BYTES, Schema, resolve};
 pub use view::{Filter, Tier, View, missing_faas, tiers};
 
 /// Why a text is no name, worker id or media type.

@@ -133,6 +133,18 @@ impl Serialize for SpiffeId {
     }
 }
 
+/// Longest id of a host, in bytes.
+const MAX_CONTROLLER_ID: usize = 128;
+
+/// Whether it is a host's id among others, as in `controller_affinity` and `Crank-Path`: letters, digits, `-`, `_`
+/// and `.`.
+pub fn is_controller_id(text: &str) -> bool {
+    (1..=MAX_CONTROLLER_ID).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ mod path;
 mod registration;
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::capability::{Capability, WorkerId};
@@ -248,6 +248,11 @@ fn limits(config: &Config) -> Limits {
         files: 0,
         gpu_memory: 0,
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is held here is whole at any line.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Milliseconds since 1970.

@@ -371,6 +371,26 @@ impl Router {
 }
 
 impl Call {
+    /// A call that asks for nothing beside its capability.
+    pub fn new(request_id: String, verb: String, name: Option<String>, input: Payload) -> Self {
+        Self {
+            request_id,
+            verb,
+            name,
+            version: None,
+            max_cost: None,
+            explain: false,
+            input,
+            parameters: Vec::new(),
+            caller: None,
+            timeout: None,
+            traceparent: None,
+            events: None,
+            chain: None,
+            path: Vec::new(),
+        }
+    }
+
     /// What it asks of whoever serves it.
     fn ask(&self) -> Ask<'_> {
         let left = |chain: &Chain| chain.deadline.saturating_duration_since(Instant::now());

@@ -80,24 +80,19 @@ async fn invoke(
         }
     };
     let Held { bytes, part } = read_body(body, shared).await?;
+    let input = Payload {
+        media_type: head.media_type,
+        body: bytes,
+    };
     let call = Call {
-        request_id: id.to_string(),
-        verb,
-        name,
         version: head.version,
         max_cost: head.max_cost,
         explain: head.explain,
-        input: Payload {
-            media_type: head.media_type,
-            body: bytes,
-        },
         parameters: head.parameters,
-        caller: None,
         timeout: head.timeout,
         traceparent: head.traceparent,
-        events: None,
-        chain: None,
         path: head.path,
+        ..Call::new(id.to_string(), verb, name, input)
     };
     if wants_events(&parts.headers) {
         return events::answer(shared, call, id, part).await;

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
 
 use super::problem::Refusal;
-use super::routes::{Shared, linger};
+use super::routes::{Shared, bad_path, linger};
 use crate::capability::{MediaType, WorkerId};
 use crate::error::{Code, Failure, Fault};
 use crate::remote::{Registration, may_register};
@@ -65,12 +65,7 @@ pub(super) async fn unregister(
     headers: HeaderMap,
 ) -> Result<Json<Value>, Refusal> {
     refuse_pages(&headers)?;
-    let Path(text) = path.map_err(|_| {
-        Failure::new(
-            Code::InvalidRequest,
-            "the path is not percent-encoded utf-8",
-        )
-    })?;
+    let Path(text) = path.map_err(bad_path)?;
     let worker_id = worker_id(&text)?;
     may_register(shared.callers, &worker_id)?;
     let removed = shared.router.registry().unregister(&text).await?;

@@ -54,20 +54,8 @@ impl Invoke {
                 tracing::warn!(file = %refused.file.display(), "refused: {}", refused.reasons.join("; "));
             }
             let call = Call {
-                request_id: "invoke".to_owned(),
-                verb,
-                name,
-                version: None,
-                max_cost: None,
-                explain: false,
-                input,
                 parameters: self.parameters.clone(),
-                caller: None,
-                timeout: None,
-                traceparent: None,
-                events: None,
-                chain: None,
-                path: Vec::new(),
+                ..Call::new("invoke".to_owned(), verb, name, input)
             };
             Router::new(Registry::new(snapshot)).invoke(call).await.map_err(|failure| {
                 let mut told = failure.to_string();

@@ -13,7 +13,7 @@ use toml::{Table, Value};
 use super::layers::{Layers, did_you_mean};
 use super::{ByteCount, Origin, Setting, WorkerSettings};
 use crate::capability::{Constraint, InterfaceEntry, Required, WorkerId};
-use crate::identity::{SpiffeId, TrustDomain};
+use crate::identity::{SpiffeId, TrustDomain, is_controller_id};
 
 pub(super) struct Reader {
     layers: Layers,
@@ -434,11 +434,7 @@ pub(super) fn host(text: &str) -> Result<String, String> {
 
 /// A host's id among others: letters, digits, `-`, `_` and `.`, as in `controller_affinity`.
 pub(super) fn controller_id(text: &str) -> Result<String, String> {
-    let fits = (1..=128).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    match fits {
+    match is_controller_id(text) {
         true => Ok(text.to_owned()),
         false => Err("must be letters, digits, '-', '_' and '.', at most 128 bytes".to_owned()),
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Registry, Snapshot};
 use crate::capability::{Filter, View};
 use crate::error::{Code, Failure};
-use crate::remote::{self, Entry, Health, Joined, Registered, Registration, Remote, Remotes};
+use crate::remote::{self, Entry, Joined, Registered, Registration, Remote, Remotes};
 use crate::worker::Worker;
 
 /// Between two looks at the clock, the capabilities file and the workers.
@@ -28,22 +28,6 @@ impl Provider {
         match self {
             Self::Local(worker) => worker.id(),
             Self::Remote(remote) => remote.worker_id(),
-        }
-    }
-
-    /// Calls of it that run or wait.
-    pub fn calls(&self) -> usize {
-        match self {
-            Self::Local(worker) => worker.lane().in_flight() + worker.lane().queued(),
-            Self::Remote(remote) => remote.endpoint().in_flight(),
-        }
-    }
-
-    /// Whether it is alive. A component is, as long as it is loaded.
-    pub fn health(&self) -> Health {
-        match self {
-            Self::Local(_) => Health::Healthy,
-            Self::Remote(remote) => remote.endpoint().health(),
         }
     }
 }

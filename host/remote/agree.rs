@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use semver::{Comparator, Op, Version};
 use serde_json::{Map, Value};
 
-use crate::capability::Schemas;
+use crate::capability::{Schemas, resolve};
 
 /// Keywords that say nothing about which values are valid.
 const ANNOTATIONS: [&str; 10] = [
@@ -155,12 +155,12 @@ impl Comparison<'_> {
         if wide == narrow && (!has_references(wide) || same_definitions()) {
             return Ok(());
         }
-        let wide = match resolve(self.wide, wide) {
+        let wide = match resolve(self.wide, wide, DEPTH) {
             Value::Bool(true) => return Ok(()),
             Value::Object(wide) => wide,
             _ => return no("nothing is allowed any more"),
         };
-        let narrow = match resolve(self.narrow, narrow) {
+        let narrow = match resolve(self.narrow, narrow, DEPTH) {
             Value::Bool(false) => return Ok(()),
             Value::Object(narrow) => narrow,
             _ => &empty,
@@ -257,22 +257,6 @@ impl Comparison<'_> {
             depth - 1,
         )
     }
-}
-
-/// What a schema's plain `$ref` leads to within the document.
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
-    let mut at = schema;
-    for _ in 0..DEPTH {
-        let target = at
-            .get("$ref")
-            .and_then(Value::as_str)
-            .and_then(|reference| reference.strip_prefix('#'));
-        match target.and_then(|pointer| root.pointer(pointer)) {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    at
 }
 
 /// The types that a schema allows, where it says so.

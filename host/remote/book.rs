@@ -6,7 +6,7 @@ mod watch;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 use terms::Terms;
@@ -14,7 +14,7 @@ use terms::Terms;
 use super::address::Address;
 use super::kept::{Kept, fresh_controller_id};
 use super::registration::Registration;
-use super::{Endpoint, Entry, Source};
+use super::{Endpoint, Entry, Source, lock};
 use crate::capability::Capability;
 use crate::config::Config;
 use crate::error::{Code, Failure, Fault};
@@ -303,11 +303,6 @@ fn controller_id(config: &Config, kept: Option<&Kept>) -> String {
         }
         None => fresh_controller_id(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // What is held is whole at any line.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::Registration;
-use super::path::is_controller_id;
+use crate::identity::is_controller_id;
 
 const REGISTRATIONS: &str = "registrations.json";
 const CONTROLLER_ID: &str = "controller-id";

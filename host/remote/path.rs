@@ -2,13 +2,12 @@
 
 use super::Remotes;
 use crate::error::{Code, Failure};
+use crate::identity::is_controller_id;
 
 /// Times that a call is forwarded.
 pub const MAX_HOPS: usize = 4;
 /// Longest header, in bytes.
 const MAX_BYTES: usize = 1024;
-/// Longest id of a host, in bytes, as in `controller_affinity`.
-const MAX_ID: usize = 128;
 
 /// Reads the header.
 ///
@@ -22,14 +21,6 @@ pub fn read_path(header: &str) -> Result<Vec<String>, Failure> {
         return Err(Failure::new(Code::InvalidRequest, message));
     }
     Ok(ids)
-}
-
-/// Whether it is a host's id: letters, digits, `-`, `_` and `.`.
-pub(super) fn is_controller_id(text: &str) -> bool {
-    (1..=MAX_ID).contains(&text.len())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 impl Remotes {

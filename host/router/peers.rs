@@ -148,20 +148,14 @@ impl Peers {
         version: Option<VersionReq>,
     ) -> Call {
         Call {
-            request_id: self.request_id.clone(),
-            verb,
-            name: Some(name),
             version,
-            max_cost: None,
-            explain: false,
-            input: call.input,
             parameters: call.parameters,
             caller: self.spiffe_id().map(str::to_owned),
             timeout: call.timeout,
             traceparent: self.traceparent.clone(),
-            events: None,
             path: self.chain.forwarded.clone(),
             chain: Some(self.chain.clone()),
+            ..Call::new(self.request_id.clone(), verb, Some(name), call.input)
         }
     }
 

@@ -12,7 +12,7 @@ use super::facts::{Facts, facts};
 use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::error::{Code, Failure};
 use crate::registry::{Candidate, Provider};
-use crate::worker::Health;
+use crate::worker::{Health, Offered};
 
 /// What `explain` is asked: a call without an input.
 #[derive(Debug, Default)]
@@ -61,7 +61,7 @@ impl Router {
         let mut explained = Vec::new();
         for (key, candidates) in names {
             if name.as_ref().is_none_or(|name| name == key) {
-                let facts = gather_all(candidates);
+                let facts = gather(candidates, |_| true);
                 let decision = choose(&facts, &ask, self.seed());
                 explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
             }
@@ -93,7 +93,7 @@ impl Router {
             None => self.by_input(names, call, began).await?,
         };
         let ask = call.ask();
-        let facts = gather(candidates, call, tried);
+        let facts = gather(candidates, remaining(candidates, call, tried));
         let decision = choose(&facts, &ask, self.seed());
         let (fact, candidate) = winner(&facts, candidates, decision, call)?;
         let explanation = call.explain.then(|| {
@@ -114,7 +114,7 @@ impl Router {
         candidates: &'a [Candidate],
         call: &Call,
     ) -> Result<&'a Candidate, Failure> {
-        let facts = gather_all(candidates);
+        let facts = gather(candidates, |_| true);
         let decision = choose(&facts, &call.ask(), self.seed());
         Ok(winner(&facts, candidates, decision, call)?.1)
     }
@@ -124,37 +124,32 @@ impl Router {
     }
 }
 
-/// The facts of all who have not been tried. A call that was forwarded to this host is meant for its
+/// Whether a candidate may still serve a call. A call that was forwarded to this host is meant for its
 /// components, where one offers what it asks for: hosts that offer the same would else hand it back and
 /// forth.
-fn gather<'a>(candidates: &'a [Candidate], call: &Call, tried: &Tried) -> Vec<Facts<'a>> {
+fn remaining(candidates: &[Candidate], call: &Call, tried: &Tried) -> impl Fn(&Candidate) -> bool {
     let version = call.version.as_ref();
-    let is_meant = |candidate: &&Candidate| {
+    let is_meant = move |candidate: &Candidate| {
         matches!(candidate.provider, Provider::Local(_))
             && version.is_none_or(|wanted| wanted.matches(&candidate.offered.capability.version))
     };
-    let own = !call.path.is_empty() && candidates.iter().any(|candidate| is_meant(&candidate));
+    let own = !call.path.is_empty() && candidates.iter().any(is_meant);
+    move |candidate| {
+        let same = |tried: &Arc<Offered>| Arc::ptr_eq(tried, &candidate.offered);
+        !tried.candidates.iter().any(same) && (!own || is_meant(candidate))
+    }
+}
+
+/// The facts of those candidates that may serve.
+fn gather(candidates: &[Candidate], may_serve: impl Fn(&Candidate) -> bool) -> Vec<Facts<'_>> {
     let now = Instant::now();
     let mut gathered = Vec::with_capacity(candidates.len());
     for (number, candidate) in candidates.iter().enumerate() {
-        let was_tried = tried
-            .candidates
-            .iter()
-            .any(|tried| Arc::ptr_eq(tried, &candidate.offered));
-        if !was_tried && (!own || is_meant(&candidate)) {
+        if may_serve(candidate) {
             gathered.push(facts(number, candidate, now));
         }
     }
     gathered
-}
-
-/// The facts of all.
-fn gather_all(candidates: &[Candidate]) -> Vec<Facts<'_>> {
-    let now = Instant::now();
-    let numbered = candidates.iter().enumerate();
-    numbered
-        .map(|(number, candidate)| facts(number, candidate, now))
-        .collect()
 }
 
 /// Whom a decision fell on, or why it fell on nobody.

@@ -7,8 +7,8 @@ use crate::support::{Host, run};
 const ROUTES: &str = include_str!("../../host/api/routes.rs");
 
 async fn document(host: &Host) -> Value {
-    let answer = host.client.get(host.url("/openapi.json")).send().await;
-    answer.expect("it answers").json().await.expect("JSON")
+    let answer = host.get("/openapi.json").await;
+    answer.json().await.expect("JSON")
 }
 
 /// Every `$ref` below a value.
@@ -70,12 +70,7 @@ fn the_page_and_all_that_it_loads_come_from_this_host() {
     run(async {
         let host = Host::start(|_| {}).await;
         let get = async |path: &str| {
-            let answer = host
-                .client
-                .get(host.url(path))
-                .send()
-                .await
-                .expect("it answers");
+            let answer = host.get(path).await;
             let policy = answer.headers().get("content-security-policy").cloned();
             (
                 answer.status().as_u16(),

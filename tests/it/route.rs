@@ -70,13 +70,7 @@ async fn served_by(router: &Router, call: Call) -> String {
 }
 
 async fn get(host: &Host, path: &str) -> Value {
-    let sent = host
-        .client
-        .get(host.url(path))
-        .send()
-        .await
-        .expect("an answer");
-    sent.json().await.expect("JSON")
+    host.get(path).await.json().await.expect("JSON")
 }
 
 #[test]

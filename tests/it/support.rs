@@ -209,25 +209,12 @@ pub async fn router(files: Vec<PathBuf>, toml: &str) -> Arc<Router> {
 pub fn call(capability: &str, input: &str) -> Call {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let (verb, name) = capability.split_once(':').expect("verb:name");
-    Call {
-        request_id: format!("test-{}", CALLS.fetch_add(1, Relaxed)),
-        verb: verb.to_owned(),
-        name: Some(name.to_owned()),
-        version: None,
-        max_cost: None,
-        explain: false,
-        input: Payload {
-            media_type: "application/json".to_owned(),
-            body: input.to_owned().into(),
-        },
-        parameters: Vec::new(),
-        caller: None,
-        timeout: None,
-        traceparent: None,
-        events: None,
-        chain: None,
-        path: Vec::new(),
-    }
+    let input = Payload {
+        media_type: "application/json".to_owned(),
+        body: input.to_owned().into(),
+    };
+    let id = format!("test-{}", CALLS.fetch_add(1, Relaxed));
+    Call::new(id, verb.to_owned(), Some(name.to_owned()), input)
 }
 
 /// Calls `verb:name` with a JSON input.
@@ -305,6 +292,12 @@ impl Host {
     /// The URL of a path: `/healthz`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
+    }
+
+    /// What comes back from a path.
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        let sent = self.client.get(self.url(path)).send().await;
+        sent.expect("it answers")
     }
 
     /// Sends bytes as they are and reads until the host closes the connection.

@@ -74,24 +74,13 @@ async fn watched(files: Vec<PathBuf>, state: &Path) -> Arc<Router> {
 }
 
 async fn get(host: &Host, path: &str) -> Value {
-    let answer = host
-        .client
-        .get(host.url(path))
-        .send()
-        .await
-        .expect("it answers");
+    let answer = host.get(path).await;
     assert_eq!(answer.status(), StatusCode::OK);
     answer.json().await.expect("JSON")
 }
 
 async fn text(host: &Host, path: &str) -> String {
-    let answer = host
-        .client
-        .get(host.url(path))
-        .send()
-        .await
-        .expect("it answers");
-    answer.text().await.expect("text")
+    host.get(path).await.text().await.expect("text")
 }
 
 /// The entry of a capability in `GET /slo`.

@@ -113,21 +113,11 @@ impl Running<'_> {
 
     fn call(&self, input: Payload, parameters: Vec<(String, String)>) -> Call {
         let capability = &self.offered.capability;
+        let (verb, name) = (capability.verb.to_string(), capability.name.to_string());
         Call {
-            request_id: self.id.to_string(),
-            verb: capability.verb.to_string(),
-            name: Some(capability.name.to_string()),
             version: Some(exactly(&capability.version)),
-            input,
             parameters,
-            caller: None,
-            timeout: None,
-            traceparent: None,
-            events: None,
-            chain: None,
-            max_cost: None,
-            explain: false,
-            path: Vec::new(),
+            ..Call::new(self.id.to_string(), verb, Some(name), input)
         }
     }
 

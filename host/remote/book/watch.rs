@@ -9,9 +9,9 @@ use tokio::task::spawn_blocking;
 
 use super::super::address::Address;
 use super::super::kept::Line;
-use super::super::{Endpoint, Entry, Source, file, now_ms};
+use super::super::{Endpoint, Entry, Source, file, lock, now_ms};
 use super::terms::Terms;
-use super::{Remotes, Stamp, lock};
+use super::{Remotes, Stamp};
 use crate::error::Failure;
 
 /// Heartbeats reach the disk within this time; what is registered anew does at once.
