@@ -7,21 +7,22 @@
 #[path = "../tests/it/support/component.rs"]
 mod component;
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::{config, hello};
 use component::{Wat, bursting, runaway};
-use crank::config::Config;
 use crank::engine::{self, Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Answer, Call, Router};
 use crank::sandbox::Payload;
-use crank::toolchain::{BuildRequest, Terminal, build};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -117,10 +118,6 @@ impl Host {
             .cpu_total
             .as_secs_f64()
     }
-}
-
-fn config() -> Config {
-    Config::load(&[], None, std::env::vars()).expect("the defaults hold")
 }
 
 fn call(name: &str, time: Duration) -> Call {
@@ -325,20 +322,6 @@ fn short_calls() {
             medians[1].1 / medians[0].1
         );
     }
-}
-
-fn hello() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let request = BuildRequest {
-        crates: vec![root.join("guests/hello-world")],
-        out: root.join("target/workers"),
-        target_dir: root.join("target"),
-        cache_dir: config().cache_dir,
-        offline: false,
-    };
-    let terminal = Terminal::default();
-    build(&request, &|event| terminal.show(event)).expect("hello-world builds");
-    root.join("target/workers/hello-world.wasm")
 }
 
 /// The load generator: calls at a fixed rate, each timed from the moment when it was due.

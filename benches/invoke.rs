@@ -4,43 +4,25 @@
 //!
 //!     cargo bench --bench invoke
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use common::{config, hello};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
-use crank::config::Config;
 use crank::engine::{Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
 use crank::sandbox::Payload;
-use crank::toolchain::{BuildRequest, Terminal, build};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
 
 const INPUT: &[u8] = br#"{"name": "Ada"}"#;
-
-fn hello() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let config = config();
-    let request = BuildRequest {
-        crates: vec![root.join("guests/hello-world")],
-        out: root.join("target/workers"),
-        target_dir: root.join("target"),
-        cache_dir: config.cache_dir.clone(),
-        offline: false,
-    };
-    let terminal = Terminal::default();
-    build(&request, &|event| terminal.show(event)).expect("hello-world builds");
-    root.join("target/workers/hello-world.wasm")
-}
-
-fn config() -> Config {
-    Config::load(&[], None, std::env::vars()).expect("the defaults hold")
-}
 
 fn engine() -> Engine {
     let settings = Settings {

@@ -1,5 +1,6 @@
 //! `POST /invoke/…`: a request becomes a call, an answer becomes a response.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,7 +122,6 @@ fn respond(answer: Answer) -> Result<Response, Failure> {
 
 /// Says who answered and what it took.
 pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
     let Usage {
         start,
         run,
@@ -133,15 +133,15 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         gpu,
     } = &answer.usage;
     let timing = format!(
-        "queue;dur={:.3}, start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\", storage;desc=\"{storage_peak}\"",
-        ms(answer.queue),
-        ms(*start),
-        ms(*run),
-        ms(*cpu),
+        "queue;dur={}, start;dur={}, run;dur={}, cpu;dur={}, memory;desc=\"{memory_peak}\", storage;desc=\"{storage_peak}\"",
+        Ms(answer.queue),
+        Ms(*start),
+        Ms(*run),
+        Ms(*cpu),
     );
     let gpu = match gpu_memory_peak {
         0 => String::new(),
-        bytes => format!(", gpu;dur={:.3}, gpu-memory;desc=\"{bytes}\"", ms(*gpu)),
+        bytes => format!(", gpu;dur={}, gpu-memory;desc=\"{bytes}\"", Ms(*gpu)),
     };
     let values = [
         ("crank-worker", HeaderValue::from_str(&answer.worker_id)),
@@ -159,6 +159,16 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         .map(|told| told.brief(EXPLANATION));
     if let Some(Ok(value)) = explanation.map(HeaderValue::try_from) {
         headers.insert(EXPLAIN, value);
+    }
+}
+
+/// A time in milliseconds, to the microsecond. In whole numbers, which are written in a tenth of the time.
+struct Ms(Duration);
+
+impl fmt::Display for Ms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = self.0.as_micros();
+        write!(f, "{}.{:03}", us / 1000, us % 1000)
     }
 }
 

@@ -20,6 +20,7 @@ use semver::VersionReq;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
+use tracing::Level;
 
 use super::door::Door;
 use super::problem::{self, Refusal};
@@ -168,16 +169,26 @@ async fn outermost(
         .headers()
         .get("crank-worker")
         .and_then(|value| value.to_str().ok());
-    tracing::info!(
-        request_id = &*id.0,
-        %method,
-        path = uri.path(),
-        status = response.status().as_u16(),
-        code = failure.as_ref().map(|failure| failure.code.as_str()),
-        worker,
-        ms = started.elapsed().as_secs_f64() * 1e3,
-        "request",
-    );
+    // A line for each call that went well would cost a busy host more than some calls do.
+    macro_rules! line {
+        ($level:expr) => {
+            tracing::event!(
+                $level,
+                request_id = &*id.0,
+                %method,
+                path = uri.path(),
+                status = response.status().as_u16(),
+                code = failure.as_ref().map(|failure| failure.code.as_str()),
+                worker,
+                ms = started.elapsed().as_secs_f64() * 1e3,
+                "request",
+            )
+        };
+    }
+    match failure {
+        None => line!(Level::DEBUG),
+        Some(_) => line!(Level::INFO),
+    }
     response
 }
 
