@@ -27,7 +27,7 @@ use crate::worker::{Refused, Worker};
 pub use directory::Changes;
 pub use manifest::{Manifest, Manifests};
 pub use remote::Provider;
-pub use snapshot::{Candidate, Snapshot};
+pub use snapshot::{Candidate, Snapshot, newest};
 pub use watch::Watch;
 
 use directory::{Directory, Look, PATIENCE};

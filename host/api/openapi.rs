@@ -17,7 +17,7 @@ use super::problem::{self, Refusal};
 use super::routes::Shared;
 use crate::capability::{Capability, Example, MediaType};
 use crate::error::{Code, Failure};
-use crate::registry::Snapshot;
+use crate::registry::{self, Snapshot};
 
 /// Everything but the capabilities. A test holds that it names each route.
 const BASE: &str = include_str!("openapi/base.json");
@@ -115,17 +115,13 @@ fn of(snapshot: &Snapshot) -> serde_json::Result<Value> {
     Ok(document)
 }
 
-/// Of each capability the highest version: the one that answers who names none.
+/// Of each capability the version that answers who names none, in the order of their names.
 fn newest(snapshot: &Snapshot) -> BTreeMap<String, &Capability> {
-    let mut newest: BTreeMap<String, &Capability> = BTreeMap::new();
-    for candidate in snapshot.offers().flatten() {
-        let capability = &candidate.offered.capability;
-        let known = newest.entry(capability.key()).or_insert(capability);
-        if known.version < capability.version {
-            *known = capability;
-        }
-    }
-    newest
+    let newest = snapshot.offers().filter_map(registry::newest);
+    let capabilities = newest.map(|candidate| &candidate.offered.capability);
+    capabilities
+        .map(|capability| (capability.key(), capability))
+        .collect()
 }
 
 fn path(capability: &Capability) -> String {

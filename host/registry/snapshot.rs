@@ -21,6 +21,15 @@ pub struct Candidate {
     pub offered: Arc<Offered>,
 }
 
+/// Of all who offer a capability one with the highest version, which is the one that who names no version gets
+/// to see; a component before a remote worker.
+pub fn newest(candidates: &[Candidate]) -> Option<&Candidate> {
+    candidates.iter().rev().max_by(|one, other| {
+        let [one, other] = [one, other].map(|candidate| &candidate.offered.capability.version);
+        one.cmp(other)
+    })
+}
+
 /// What is loaded, and what was refused.
 #[derive(Default)]
 pub struct Snapshot {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::tool;
 use crate::capability::Example;
-use crate::registry::{Candidate, Snapshot};
+use crate::registry::{self, Candidate, Snapshot};
 use crate::worker::Offered;
 
 const CAPABILITIES: &str = "crank://capabilities/";
@@ -15,7 +15,7 @@ const MARKDOWN: &str = "text/markdown";
 
 /// Every resource, ordered by its URI.
 pub(super) fn all(snapshot: &Snapshot) -> Vec<Resource> {
-    let newest = snapshot.offers().filter_map(tool::newest);
+    let newest = snapshot.offers().filter_map(registry::newest);
     let mut resources: Vec<Resource> = newest
         .map(|candidate| {
             let capability = &candidate.offered.capability;
@@ -43,7 +43,7 @@ pub(super) fn read(snapshot: &Snapshot, uri: &str) -> Result<ResourceContents, E
         .and_then(|path| path.split_once('/'));
     let candidate = capability
         .and_then(|(verb, name)| snapshot.names(verb)?.get(name))
-        .and_then(|candidates| tool::newest(candidates));
+        .and_then(|candidates| registry::newest(candidates));
     match candidate {
         Some(candidate) => {
             Ok(ResourceContents::text(page(candidate), uri).with_mime_type(MARKDOWN))

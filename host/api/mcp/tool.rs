@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::capability::{Capability, MediaType};
 use crate::error::{Code, Failure, Fault};
-use crate::registry::{Candidate, Provider, Snapshot};
+use crate::registry::{self, Candidate, Provider, Snapshot};
 use crate::sandbox::Payload;
 
 /// The argument that names the input's media type, where a capability takes several and JSON is none
@@ -35,7 +35,11 @@ const POWERLESS: [&str; 9] = [
 
 /// Every tool, ordered by name.
 pub(super) fn all(snapshot: &Snapshot) -> Vec<Tool> {
-    let mut tools: Vec<Tool> = snapshot.offers().filter_map(newest).map(describe).collect();
+    let mut tools: Vec<Tool> = snapshot
+        .offers()
+        .filter_map(registry::newest)
+        .map(describe)
+        .collect();
     tools.sort_by(|a, b| a.name.cmp(&b.name));
     tools
 }
@@ -43,14 +47,8 @@ pub(super) fn all(snapshot: &Snapshot) -> Vec<Tool> {
 /// The capability that a tool's name stands for.
 pub(super) fn find<'a>(snapshot: &'a Snapshot, tool: &str) -> Option<&'a Candidate> {
     let (verb, of) = tool.split_once('-').unwrap_or((tool, tool));
-    let candidate = newest(snapshot.names(verb)?.get(of)?)?;
+    let candidate = registry::newest(snapshot.names(verb)?.get(of)?)?;
     (name(&candidate.offered.capability) == tool).then_some(candidate)
-}
-
-/// A tool is a capability's highest version: its schemas are what the client sees.
-pub(super) fn newest(candidates: &[Candidate]) -> Option<&Candidate> {
-    let version = |candidate: &&Candidate| candidate.offered.capability.version.clone();
-    candidates.iter().max_by_key(version)
 }
 
 /// `verb-name`, or the verb alone where both are equal. Neither holds a hyphen.
