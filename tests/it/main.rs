@@ -12,6 +12,7 @@ mod fair;
 mod gpu;
 mod hostile;
 mod http;
+mod idempotency;
 mod limits;
 mod load;
 mod mail;
