@@ -7,6 +7,7 @@ mod cli;
 mod compile;
 mod convert;
 mod documents;
+mod edge;
 mod events;
 mod fair;
 mod gpu;
