@@ -4,6 +4,7 @@
 //! validates: that is `router`'s work.
 
 mod door;
+mod edge;
 mod events;
 mod explain;
 mod invoke;
@@ -47,6 +48,12 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Within which a request's body must arrive; also how long a response may wait for its reader.
     pub body_timeout: Duration,
+    /// Requests of one caller per second, at once before that holds, and under way. 0: any number.
+    pub caller_rate: u32,
+    /// See `caller_rate`.
+    pub caller_burst: u32,
+    /// See `caller_rate`.
+    pub caller_concurrency: usize,
     /// A stream in which nothing happened for this long gets a comment, so that nobody on the way takes
     /// it for dead, and a caller who is gone without a word is found out.
     pub heartbeat: Duration,
@@ -64,6 +71,9 @@ impl From<&Config> for Settings {
             uri_bytes: bytes(config.limits.uri),
             header_timeout: config.limits.header_timeout,
             body_timeout: config.limits.body_timeout,
+            caller_rate: config.limits.caller_rate,
+            caller_burst: config.limits.caller_burst,
+            caller_concurrency: config.limits.caller_concurrency,
             heartbeat: HEARTBEAT,
         }
     }

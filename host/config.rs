@@ -85,6 +85,8 @@ pub struct Config {
     pub capabilities: Option<PathBuf>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
+    /// How long answers under idempotency keys are kept, and how many of them.
+    pub idempotency: IdempotencySettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
     pub workers: BTreeMap<String, WorkerSettings>,
     settings: Vec<Setting>,
@@ -163,6 +165,23 @@ pub struct LimitSettings {
     pub queue: usize,
     /// The most that a worker's own `slo_bid` counts for.
     pub max_slo_bid: u32,
+    /// Requests per second from one caller, in the long run. 0: any number.
+    pub caller_rate: u32,
+    /// Requests that one caller may make at once before that holds.
+    pub caller_burst: u32,
+    /// Requests of one caller that are answered at once. 0: any number.
+    pub caller_concurrency: usize,
+}
+
+/// The section `[idempotency]`: answers that are kept under their callers' keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencySettings {
+    /// How long from a key's first use.
+    pub ttl: Duration,
+    /// All of them together, on the disk.
+    pub max: ByteCount,
+    /// The longest answer that is kept.
+    pub max_answer: ByteCount,
 }
 
 /// A section `[workers."FILE-STEM"]`.
@@ -287,6 +306,7 @@ impl Config {
         let remote_addresses = reader.list("remote_addresses", reader::range);
         let capabilities = reader.optional("capabilities", |reader, key| reader.path(key));
         let limits = LimitSettings::read(reader);
+        let idempotency = IdempotencySettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
             listen: listen?,
@@ -311,6 +331,7 @@ impl Config {
                 .collect(),
             capabilities: capabilities?,
             limits: limits?,
+            idempotency: idempotency?,
             workers,
             settings: Vec::new(),
         })
@@ -369,6 +390,10 @@ impl LimitSettings {
         );
         let queue = reader.number("limits.queue", 0..=10_000);
         let max_slo_bid = reader.number("limits.max_slo_bid", 0..=1_000_000);
+        let caller_rate = reader.number("limits.caller_rate", 0..=1_000_000);
+        let as_rate = caller_rate.unwrap_or_default().max(1);
+        let caller_burst = reader.number_or("limits.caller_burst", 1..=1_000_000, as_rate);
+        let caller_concurrency = reader.number("limits.caller_concurrency", 0..=10_000);
         if let (Some(concurrency), Some(instances)) = (concurrency, instances)
             && concurrency > instances
         {
@@ -416,6 +441,25 @@ impl LimitSettings {
             worker_concurrency: usize::try_from(worker_concurrency?).ok()?,
             queue: usize::try_from(queue?).ok()?,
             max_slo_bid: u32::try_from(max_slo_bid?).ok()?,
+            caller_rate: u32::try_from(caller_rate?).ok()?,
+            caller_burst: u32::try_from(caller_burst?).ok()?,
+            caller_concurrency: usize::try_from(caller_concurrency?).ok()?,
+        })
+    }
+}
+
+impl IdempotencySettings {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let ttl = reader.milliseconds("idempotency.ttl_ms", 1..=30 * 86_400_000);
+        // Whatever else is kept, one answer of the longest kind finds room.
+        let max = reader.mebibytes("idempotency.max_mb", 16..=u64::from(u32::MAX));
+        let max_answer = reader
+            .number("idempotency.max_answer_bytes", 1024..=15 << 20)
+            .map(ByteCount::bytes);
+        Some(Self {
+            ttl: ttl?,
+            max: max?,
+            max_answer: max_answer?,
         })
     }
 }

@@ -24,6 +24,10 @@ pub enum Code {
     RequestTimeout,
     /// What the caller believes no longer holds.
     Conflict,
+    /// A call with the same idempotency key is under way.
+    IdempotencyInProgress,
+    /// A call with the same idempotency key was made, and there is no answer of it to give.
+    IdempotencyUnanswered,
     /// Whoever could serve the call costs more than its caller gives.
     CostCeiling,
     /// The body is larger than the operator allows.
@@ -34,6 +38,10 @@ pub enum Code {
     UnsupportedMediaType,
     /// The input breaks the capability's schema, or the worker cannot use it.
     InvalidInput,
+    /// The idempotency key stands for another call.
+    IdempotencyMismatch,
+    /// The caller makes more calls than one caller may.
+    RateLimited,
     /// The header block is larger than the host reads.
     HeadersTooLarge,
     /// The host's own fault.
@@ -66,7 +74,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 27] = [
+    pub const ALL: [Code; 31] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
         Code::Denied,
@@ -75,11 +83,15 @@ impl Code {
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::Conflict,
+        Code::IdempotencyInProgress,
+        Code::IdempotencyUnanswered,
         Code::CostCeiling,
         Code::TooLarge,
         Code::UriTooLong,
         Code::UnsupportedMediaType,
         Code::InvalidInput,
+        Code::IdempotencyMismatch,
+        Code::RateLimited,
         Code::HeadersTooLarge,
         Code::Internal,
         Code::MemoryLimit,
@@ -107,11 +119,15 @@ impl Code {
             Code::MethodNotAllowed => "method-not-allowed",
             Code::RequestTimeout => "request-timeout",
             Code::Conflict => "conflict",
+            Code::IdempotencyInProgress => "idempotency-in-progress",
+            Code::IdempotencyUnanswered => "idempotency-unanswered",
             Code::CostCeiling => "cost-ceiling",
             Code::TooLarge => "too-large",
             Code::UriTooLong => "uri-too-long",
             Code::UnsupportedMediaType => "unsupported-media-type",
             Code::InvalidInput => "invalid-input",
+            Code::IdempotencyMismatch => "idempotency-mismatch",
+            Code::RateLimited => "rate-limited",
             Code::HeadersTooLarge => "headers-too-large",
             Code::Internal => "internal",
             Code::MemoryLimit => "memory-limit",
@@ -160,6 +176,8 @@ pub struct Failure {
     pub worker_id: Option<String>,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// The request that failed, where it is told again under its idempotency key.
+    pub replay_of: Option<String>,
     /// For the log alone: what lies behind it.
     pub cause: Option<String>,
 }
@@ -174,6 +192,7 @@ impl Failure {
             worker_code: None,
             worker_id: None,
             retry_after: None,
+            replay_of: None,
             cause: None,
         }
     }

@@ -19,6 +19,8 @@ pub mod policy;
 
 pub mod state;
 
+pub mod idempotency;
+
 pub mod telemetry;
 
 pub mod admission;

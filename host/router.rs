@@ -7,12 +7,13 @@ mod check;
 mod choose;
 mod explain;
 mod facts;
+mod once;
 mod peers;
 mod pick;
 mod remote;
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use semver::VersionReq;
@@ -23,6 +24,7 @@ use tokio::time::timeout_at;
 pub use choose::{Ask, Criterion, Decision, choose};
 pub use explain::{Explanation, Held, Weighed, explain};
 pub use facts::{Facts, Load, Place, facts};
+pub use once::Once;
 pub use peers::Chain;
 use peers::Peers;
 use pick::Chosen;
@@ -31,6 +33,7 @@ pub use pick::Question;
 use crate::admission::{Admission, Permit};
 use crate::engine;
 use crate::error::{Code, Failure};
+use crate::idempotency::{Claim, Keys};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Provider, Registry};
 use crate::remote::Unanswered;
@@ -73,6 +76,8 @@ pub struct Call {
     pub chain: Option<Chain>,
     /// The hosts that forwarded it to this one, the first one first.
     pub path: Vec<String>,
+    /// Its caller's key: with it the call runs once, and to its end whoever waits for it.
+    pub once: Option<Once>,
 }
 
 /// What a worker answered, valid against its own schema.
@@ -90,6 +95,8 @@ pub struct Answer {
     pub usage: Usage,
     /// Why its worker was chosen, if that was asked.
     pub explanation: Option<Box<Explanation>>,
+    /// Whether it is an earlier call's, told again: then nothing was used.
+    pub replayed: bool,
 }
 
 /// Routes calls to the workers of a registry. A clone is another handle to the same.
@@ -102,6 +109,8 @@ struct Shared {
     registry: Registry,
     admission: Admission,
     telemetry: Telemetry,
+    /// Calls that may run once.
+    keys: OnceLock<Arc<Keys>>,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
     /// Counts choices: each draws with a number of its own.
@@ -126,6 +135,7 @@ impl Router {
                 registry,
                 admission,
                 telemetry,
+                keys: OnceLock::new(),
                 checks: Semaphore::new(engine::cores()),
                 choices: AtomicU64::new(0),
             }),
@@ -147,6 +157,16 @@ impl Router {
         &self.shared.telemetry
     }
 
+    /// Keeps the answers of calls with a key from now on. Said once, before the first call.
+    pub fn keep(&self, keys: Arc<Keys>) {
+        let _kept_already = self.shared.keys.set(keys);
+    }
+
+    /// Where those answers are kept, if anywhere.
+    pub fn keys(&self) -> Option<&Arc<Keys>> {
+        self.shared.keys.get()
+    }
+
     /// The records of a capability: a load and no more, but for the first time.
     pub fn series<'a>(&self, offered: &'a Offered) -> &'a Arc<Series> {
         offered.series.get_or_init(|| {
@@ -165,12 +185,20 @@ impl Router {
         })
     }
 
-    /// Answers one call. Dropping the future ends the invocation.
+    /// Answers one call. Dropping the future ends the invocation, but for a call with a key.
     ///
     /// # Errors
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
     pub async fn invoke(&self, mut call: Call) -> Result<Answer, Failure> {
+        match call.once.take() {
+            // Boxed, so that a call without a key does not carry the room for it.
+            Some(once) => Box::pin(self.invoke_once(once, call)).await,
+            None => self.route(call, None).await,
+        }
+    }
+
+    async fn route(&self, mut call: Call, claim: Option<&Claim>) -> Result<Answer, Failure> {
         let began = Instant::now();
         self.registry().remotes().check_path(&call.path)?;
         let mut tried = Tried::default();
@@ -193,7 +221,9 @@ impl Router {
                 failure
             };
             let deadline = call.deadline(&candidate.offered, began);
-            let Unanswered { failure, elsewhere } = match &candidate.provider {
+            let Unanswered {
+                failure, elsewhere, ..
+            } = match &candidate.provider {
                 Provider::Local(worker) => {
                     // Somebody else may have become the one call that tries it: then the facts are others now.
                     let Some(pass) = worker.breaker().enter(health) else {
@@ -212,6 +242,7 @@ impl Router {
                                 pass,
                                 permit,
                                 deadline,
+                                claim,
                             };
                             let ran = self.run(admitted, call, &mut recording).await;
                             recording.end(ran.as_ref().err().map(|failure| failure.code));
@@ -224,13 +255,19 @@ impl Router {
                             let elsewhere = call.chain.is_none()
                                 && tried.candidates.is_empty()
                                 && has_no_room(&failure);
-                            Unanswered { failure, elsewhere }
+                            Unanswered {
+                                failure,
+                                elsewhere,
+                                untouched: true,
+                            }
                         }
                     }
                 }
                 Provider::Remote(remote) => {
                     let mut recording = self.recording(&candidate.offered, &call, deadline, began);
-                    let answered = self.forward(remote, &call, deadline, &mut recording).await;
+                    let answered = self
+                        .forward(remote, &call, claim, deadline, &mut recording)
+                        .await;
                     let failed = answered.as_ref().err();
                     recording.end(failed.map(|unanswered| unanswered.failure.code));
                     match answered {
@@ -303,7 +340,11 @@ impl Router {
             pass,
             permit,
             deadline,
+            claim,
         } = admitted;
+        if let Some(claim) = claim {
+            claim.start(worker.leaves_nothing()).await?;
+        }
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
             None => call.caller.clone(),
@@ -328,9 +369,12 @@ impl Router {
         let cold = worker.temperature();
         recording.started(heat(cold), permit.waited());
         let events = match call.events {
-            Some(caller) => Listener::Stream(caller),
-            None if offered.capability.produces.is_event_stream() => Listener::Array,
-            None => Listener::Nobody,
+            // An answer that is told again is told whole: events that are the answer are kept as one.
+            Some(caller) if claim.is_none() || !offered.capability.produces.is_event_stream() => {
+                Listener::Stream(caller)
+            }
+            _ if offered.capability.produces.is_event_stream() => Listener::Array,
+            _ => Listener::Nobody,
         };
         let invocation = Invocation {
             id: call.request_id,
@@ -339,7 +383,11 @@ impl Router {
             parameters: call.parameters,
             caller: call.caller,
             deadline,
-            context: context(call.traceparent, origin),
+            context: context(
+                call.traceparent,
+                origin,
+                claim.map(|claim| claim.key().as_str().to_owned()),
+            ),
             events,
             peers,
         };
@@ -349,6 +397,10 @@ impl Router {
             usage,
         } = worker.invoke(invocation, offered.limits).await;
         recording.used(usage);
+        if let Some(claim) = claim.filter(|_| usage.start.is_zero()) {
+            // There was no instance.
+            claim.untouched();
+        }
         let checked = match result {
             Ok(output) => {
                 let output = check::output(&self.shared.checks, offered, output);
@@ -366,6 +418,7 @@ impl Router {
             queue: permit.waited(),
             usage,
             explanation: None,
+            replayed: false,
         })
     }
 }
@@ -388,6 +441,7 @@ impl Call {
             events: None,
             chain: None,
             path: Vec::new(),
+            once: None,
         }
     }
 
@@ -425,6 +479,7 @@ struct Admitted<'a> {
     /// Held until the output is checked: what it takes up until then is this invocation's.
     permit: Permit<'a>,
     deadline: Instant,
+    claim: Option<&'a Claim>,
 }
 
 /// Who was asked for a call already, and what became of it.
@@ -469,12 +524,18 @@ fn heat(temperature: Temperature) -> Heat {
 }
 
 /// The context that a worker is given beside its request.
-fn context(traceparent: Option<String>, origin: Option<String>) -> Vec<(String, String)> {
+fn context(
+    traceparent: Option<String>,
+    origin: Option<String>,
+    key: Option<String>,
+) -> Vec<(String, String)> {
     let named = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
-    [named("traceparent", traceparent), named("origin", origin)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let named = [
+        named("traceparent", traceparent),
+        named("origin", origin),
+        named("idempotency-key", key),
+    ];
+    named.into_iter().flatten().collect()
 }
 
 fn no_verb(verb: &str) -> Failure {

@@ -230,6 +230,11 @@ impl Worker {
         self.sandbox.keeps_state()
     }
 
+    /// Whether an invocation leaves nothing behind but its answer: no state, no calls of others.
+    pub fn leaves_nothing(&self) -> bool {
+        !self.calls_peers() && !self.keeps_state()
+    }
+
     /// How busy it is, from 0 (idle) to 1 (an invocation for each core, or more).
     pub fn load_score(&self) -> f64 {
         (self.lane.in_flight() as f64 / engine::cores() as f64).min(1.0)

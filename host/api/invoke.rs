@@ -16,12 +16,13 @@ use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::events;
-use super::problem::Refusal;
+use super::problem::{REPLAYED, Refusal};
 use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
 use crate::error::{Code, Failure};
+use crate::idempotency::Key;
 use crate::limits::Usage;
 use crate::remote::read_path;
-use crate::router::{Answer, Call};
+use crate::router::{Answer, Call, Once};
 use crate::sandbox::Payload;
 
 /// Bytes that the bodies of all calls may take up together, beyond the first of each.
@@ -41,8 +42,7 @@ const EXPLAIN: HeaderName = HeaderName::from_static("crank-explain");
 
 /// The headers of ours that a request may have.
 const OFFERED: [HeaderName; 5] = [TIMEOUT, MAX_COST, EXPLAIN, PATH, VERSION];
-/// Promises of the interface that this version does not keep. Accepting them silently would be a lie.
-const NOT_OFFERED: [&str; 1] = ["idempotency-key"];
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn by_name(
     State(shared): State<Arc<Shared>>,
@@ -80,7 +80,7 @@ async fn invoke(
             return Err(failure);
         }
     };
-    let Held { bytes, part } = read_body(body, shared).await?;
+    let Held { bytes, mut part } = read_body(body, shared).await?;
     let input = Payload {
         media_type: head.media_type,
         body: bytes,
@@ -93,6 +93,10 @@ async fn invoke(
         timeout: head.timeout,
         traceparent: head.traceparent,
         path: head.path,
+        once: head.key.map(|key| Once {
+            key,
+            body: part.take(),
+        }),
         ..Call::new(id.to_string(), verb, name, input)
     };
     if wants_events(&parts.headers) {
@@ -122,6 +126,13 @@ fn respond(answer: Answer) -> Result<Response, Failure> {
 
 /// Says who answered and what it took.
 pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
+    if answer.replayed {
+        if let Ok(worker) = HeaderValue::from_str(&answer.worker_id) {
+            headers.insert("crank-worker", worker);
+        }
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        return;
+    }
     let Usage {
         start,
         run,
@@ -182,6 +193,7 @@ struct Head {
     timeout: Option<Duration>,
     traceparent: Option<String>,
     path: Vec<String>,
+    key: Option<Key>,
 }
 
 fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure> {
@@ -214,16 +226,13 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
             Some(path) => read_path(path)?,
             None => Vec::new(),
         },
+        key: key(headers)?,
     })
 }
 
 /// A misspelt `crank-` header asks for something that nobody would do.
 fn refuse_unknown(headers: &HeaderMap) -> Result<(), Failure> {
     for name in headers.keys().filter(|name| !OFFERED.contains(name)) {
-        if NOT_OFFERED.contains(&name.as_str()) {
-            let message = format!("the header {name} is not offered by this version; leave it out");
-            return Err(Failure::new(Code::InvalidRequest, message));
-        }
         if name.as_str().starts_with("crank-") {
             let offered = OFFERED.map(|name| name.to_string()).join(", ");
             let message = format!(
@@ -300,6 +309,16 @@ fn max_cost(headers: &HeaderMap) -> Result<Option<f64>, Failure> {
             Err(Failure::new(Code::InvalidRequest, message))
         }
     }
+}
+
+/// The caller's name for this call, if it is to run once.
+fn key(headers: &HeaderMap) -> Result<Option<Key>, Failure> {
+    let Some(text) = single(headers, &KEY)? else {
+        return Ok(None);
+    };
+    let key = Key::parse(text)
+        .map_err(|wrong| Failure::new(Code::InvalidRequest, format!("the header {KEY} {wrong}")))?;
+    Ok(Some(key))
 }
 
 fn explain(headers: &HeaderMap) -> Result<bool, Failure> {

@@ -23,11 +23,12 @@ use crate::registry::{self, Snapshot};
 const BASE: &str = include_str!("openapi/base.json");
 
 /// Of each answer of a worker.
-const HEADERS: [&str; 4] = [
+const HEADERS: [&str; 5] = [
     "Crank-Worker",
     "Crank-Request-Id",
     "Crank-Cold",
     "Server-Timing",
+    "Idempotency-Replayed",
 ];
 
 /// Scripts and styles of this host alone; the page's own pictures are data.
@@ -150,6 +151,7 @@ fn operation(capability: &Capability, id: &str) -> Value {
         json!({ "$ref": "#/components/parameters/max_cost" }),
         json!({ "$ref": "#/components/parameters/explain" }),
         json!({ "$ref": "#/components/parameters/traceparent" }),
+        json!({ "$ref": "#/components/parameters/idempotency_key" }),
     ];
     let raw = capability.schemas.raw_property();
     let takes_json = capability.accepts.iter().any(MediaType::is_json);

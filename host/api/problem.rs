@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::error::{Code, Failure};
+
+/// Says that an answer is the one that was given before under the same idempotency key.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
 /// The HTTP status of a failure code.
 pub fn status(code: Code) -> StatusCode {
@@ -18,12 +21,15 @@ pub fn status(code: Code) -> StatusCode {
         Code::UnknownCapability | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict => StatusCode::CONFLICT,
+        Code::Conflict | Code::IdempotencyInProgress | Code::IdempotencyUnanswered => {
+            StatusCode::CONFLICT
+        }
         Code::CostCeiling => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UriTooLong => StatusCode::URI_TOO_LONG,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::InvalidInput => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::InvalidInput | Code::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::MemoryLimit
@@ -51,11 +57,15 @@ fn title(code: Code) -> &'static str {
         Code::MethodNotAllowed => "Method not allowed",
         Code::RequestTimeout => "Request too slow",
         Code::Conflict => "Conflict",
+        Code::IdempotencyInProgress => "The first call is under way",
+        Code::IdempotencyUnanswered => "No answer is known",
         Code::CostCeiling => "Too dear",
         Code::TooLarge => "Body too large",
         Code::UriTooLong => "Request target too long",
         Code::UnsupportedMediaType => "Media type not accepted",
         Code::InvalidInput => "Input not accepted",
+        Code::IdempotencyMismatch => "The key is another call's",
+        Code::RateLimited => "Too many calls",
         Code::HeadersTooLarge => "Headers too large",
         Code::Internal => "The host failed",
         Code::MemoryLimit => "Memory limit exceeded",
@@ -117,7 +127,8 @@ pub(super) fn document(failure: &Failure, request_id: &str) -> String {
         worker_id: failure.worker_id.as_deref(),
         worker_code: failure.worker_code.as_deref(),
         retry_after: retry_after(failure),
-        request_id,
+        // Of the call that failed, so that a failure that is told again is the same to the byte.
+        request_id: failure.replay_of.as_deref().unwrap_or(request_id),
     };
     // Strings and numbers always serialize; the fallback keeps a panic out of the error path.
     serde_json::to_string(&problem).unwrap_or_else(|_| "{}".to_owned())
@@ -156,6 +167,9 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
     {
         headers.insert("crank-worker", worker);
     }
+    if failure.replay_of.is_some() {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
     if let Some(seconds) = retry_after(failure) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -164,7 +178,11 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
 /// When to try again, for failures that pass. `Retry-After` knows whole seconds only. Rounded up: who
 /// waits too briefly is refused again.
 pub(super) fn retry_after(failure: &Failure) -> Option<u64> {
-    if status(failure.code) != StatusCode::SERVICE_UNAVAILABLE {
+    let passes = matches!(
+        failure.code,
+        Code::Overloaded | Code::Unavailable | Code::RateLimited | Code::IdempotencyInProgress
+    );
+    if !passes {
         return None;
     }
     let delay = failure.retry_after.unwrap_or(Duration::from_secs(1));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Query, Request, State};
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -24,9 +23,10 @@ use tracing::Level;
 
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
+use super::{Settings, edge, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
+use crate::limits::Callers;
 use crate::registry::Manifests;
 use crate::remote::Caller;
 use crate::router::Router;
@@ -48,6 +48,8 @@ pub(super) struct Shared {
     /// Who can reach it at all.
     pub callers: Caller,
     door: Arc<Door>,
+    /// What each caller may ask, if that is bounded.
+    accounts: Option<Callers>,
     pub mcp: mcp::Service,
 }
 
@@ -86,6 +88,11 @@ pub(super) fn routes(
             false => Caller::Foreign,
         },
         door: door.clone(),
+        accounts: Callers::new(
+            settings.caller_rate,
+            settings.caller_burst,
+            settings.caller_concurrency,
+        ),
     });
     let mut routes = Routes::new()
         .route("/invoke/{verb}/{name}", post(invoke::by_name))
@@ -142,9 +149,12 @@ async fn outermost(
     request.extensions_mut().insert(id.clone());
     let mut unanswered = Unanswered(Some(id.0.clone()));
 
-    let mut response = match shared.door.check(&request) {
-        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
+    let closing = edge::ends_connection(&request);
+    let admitted = shared.door.check(&request);
+    let admitted = admitted.and_then(|()| edge::admit(shared.accounts.as_ref(), None, &request));
+    let mut response = match admitted {
+        Ok(turn) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => edge::hold(turn, response),
             Err(panic) => Refusal(Failure::internal(panic_message(&*panic))).into_response(),
         },
         Err(failure) => {
@@ -161,10 +171,10 @@ async fn outermost(
         log_cause(failure, &id.0);
     }
     let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert("crank-request-id", value);
     }
+    edge::finish(&mut response, &uri, closing);
     let worker = response
         .headers()
         .get("crank-worker")

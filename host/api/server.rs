@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 
 use super::Settings;
+use super::edge::Peer;
 use super::routes::routes;
 use crate::router::Router;
 
@@ -53,13 +54,14 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let (stream, slot) = accepted;
+        let (stream, peer, slot) = accepted;
         let connection = Connection {
             builder: builder.clone(),
             app: app.clone(),
             stopping: stopping.clone(),
             header_timeout: settings.header_timeout,
             body_timeout: settings.body_timeout,
+            peer,
         };
         connections.spawn(async move {
             connection.serve(stream).await;
@@ -84,12 +86,12 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, impl Send + 'static) {
+) -> (TcpStream, Peer, impl Send + 'static) {
     loop {
         // The semaphore is never closed, so this is never an error.
         let slot = slots.clone().acquire_owned().await;
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+            Ok((stream, address)) => return (stream, Peer(address.ip()), slot),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted; trying again");
@@ -125,6 +127,7 @@ struct Connection {
     stopping: watch::Receiver<()>,
     header_timeout: Duration,
     body_timeout: Duration,
+    peer: Peer,
 }
 
 impl Connection {
@@ -137,7 +140,8 @@ impl Connection {
 
         let begun = AtomicUsize::new(0);
         let app = TowerToHyperService::new(self.app);
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(self.peer);
             begun.fetch_add(1, Ordering::Relaxed);
             app.call(request)
         });

@@ -15,6 +15,7 @@ use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
 use crate::gpu::Adapter;
+use crate::idempotency::Keys;
 use crate::registry::{Registry, Watch};
 use crate::remote::Remotes;
 use crate::router::Router;
@@ -152,6 +153,9 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     if let Some(state) = engine.state() {
         state.close().await;
     }
+    if let Some(keys) = router.keys() {
+        keys.close().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -236,6 +240,8 @@ pub async fn load(config: Config, dir: &Path) -> Result<(Arc<Router>, Arc<Config
         telemetry = telemetry.traced(endpoint).map_err(Ended::Usage)?;
     }
     let router = Router::watched(registry, admission, telemetry);
+    let keys = config.state_dir.join("idempotency");
+    router.keep(Keys::at(keys, &config.idempotency));
     Ok((Arc::new(router), config, engine))
 }
 

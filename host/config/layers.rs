@@ -64,6 +64,16 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.worker_concurrency", ""),
     ("limits.queue", "256"),
     ("limits.max_slo_bid", "100"),
+    // None.
+    ("limits.caller_rate", "0"),
+    // As many as limits.caller_rate.
+    ("limits.caller_burst", ""),
+    // Any number.
+    ("limits.caller_concurrency", "0"),
+    // A day.
+    ("idempotency.ttl_ms", "86400000"),
+    ("idempotency.max_mb", "256"),
+    ("idempotency.max_answer_bytes", "1048576"),
 ];
 
 /// Keys of a section `[workers."FILE-STEM"]`.
@@ -169,12 +179,12 @@ impl Layers {
         for (key, value) in table {
             match (key.as_str(), value) {
                 ("workers", Value::Table(workers)) => self.workers(workers, &origin),
-                ("limits", Value::Table(limits)) => {
-                    for (key, value) in limits {
-                        self.set(&format!("limits.{key}"), value, origin.clone());
+                (section @ ("limits" | "idempotency"), Value::Table(values)) => {
+                    for (key, value) in values {
+                        self.set(&format!("{section}.{key}"), value, origin.clone());
                     }
                 }
-                ("workers" | "limits", _) => self
+                ("workers" | "limits" | "idempotency", _) => self
                     .problems
                     .push(format!("{origin}: \"{key}\" must be a section")),
                 (key, value) => self.set(key, value, origin.clone()),

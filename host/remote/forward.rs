@@ -41,6 +41,8 @@ pub struct Forward<'a> {
     pub traceparent: Option<&'a str>,
     /// The controllers that forwarded it, this one last.
     pub path: &'a [String],
+    /// What tells the call from all others, where it may run once.
+    pub key: Option<&'a str>,
 }
 
 /// Why a remote worker gave no answer.
@@ -51,6 +53,8 @@ pub struct Unanswered {
     /// Whether another worker may be asked: this one cannot have done anything, or doing it twice does
     /// no harm.
     pub elsewhere: bool,
+    /// Whether it is known that nobody saw the call.
+    pub untouched: bool,
 }
 
 impl Remote {
@@ -63,6 +67,7 @@ impl Remote {
         let final_failure = |failure| Unanswered {
             failure,
             elsewhere: false,
+            untouched: false,
         };
         let request = self
             .request(&forward)
@@ -106,10 +111,15 @@ impl Remote {
             Some(traceparent) => request.header("traceparent", traceparent),
             None => request,
         };
+        let request = match forward.key {
+            Some(key) => request.header("idempotency-key", format!("\"{key}\"")),
+            None => request,
+        };
         request.body(Full::new(forward.input.body.clone()))
     }
 
     fn broken(&self, broken: Broken) -> Unanswered {
+        let untouched = matches!(broken, Broken::Unsent(_) | Broken::Busy);
         let (failure, elsewhere) = match broken {
             Broken::Unsent(reason) => {
                 let message = "the remote worker cannot be reached; nothing was sent to it";
@@ -133,7 +143,11 @@ impl Remote {
                 (Failure::new(Code::OutputLimit, message), false)
             }
         };
-        Unanswered { failure, elsewhere }
+        Unanswered {
+            failure,
+            elsewhere,
+            untouched,
+        }
     }
 
     fn answer(&self, response: Response<Bytes>) -> Result<Payload, Unanswered> {
@@ -179,6 +193,7 @@ fn plain(status: StatusCode, retry_after: Option<Duration>) -> Unanswered {
     Unanswered {
         failure,
         elsewhere: false,
+        untouched: false,
     }
 }
 
@@ -206,11 +221,24 @@ impl Problem {
             self.detail.as_deref().unwrap_or("it does not say why"),
             MAX_MESSAGE,
         );
-        // Of these two the remote host says itself that no worker of its saw the call.
-        let untouched = matches!(code, Some(Code::UnknownCapability | Code::LoopDetected));
+        // Of these the remote host says itself that no worker of its saw the call.
+        let elsewhere = matches!(
+            code,
+            Some(Code::UnknownCapability | Code::LoopDetected | Code::RateLimited)
+        );
+        // And where it said "not now" to a key, it knows by that key what may be run again.
+        let untouched = elsewhere
+            || matches!(
+                code,
+                Some(Code::Overloaded | Code::Unavailable | Code::IdempotencyInProgress)
+            );
         let mut failure = match code {
             Some(Code::UnknownCapability) => {
                 let message = "the remote host no longer offers the capability";
+                Failure::new(Code::Unavailable, message).with_cause(detail)
+            }
+            Some(Code::RateLimited) => {
+                let message = "the remote host takes no more calls of this one now";
                 Failure::new(Code::Unavailable, message).with_cause(detail)
             }
             Some(code) if is_about_the_call(code) => Failure::new(code, detail),
@@ -239,7 +267,8 @@ impl Problem {
             .collect();
         Unanswered {
             failure,
-            elsewhere: untouched,
+            elsewhere,
+            untouched,
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::time::timeout_at;
 
 use super::{Answer, Call, Router, check, late};
 use crate::error::{Code, Failure};
+use crate::idempotency::Claim;
 use crate::limits::Usage;
 use crate::remote::{Forward, Remote, Unanswered};
 use crate::sandbox::Payload;
@@ -20,6 +21,7 @@ impl Router {
         &self,
         remote: &Arc<Remote>,
         call: &Call,
+        claim: Option<&Claim>,
         deadline: Instant,
         recording: &mut Recording<'_>,
     ) -> Result<Answer, Unanswered> {
@@ -30,6 +32,9 @@ impl Router {
         input.and_then(|input| input).map_err(here)?;
         let remotes = self.registry().remotes();
         let path = remotes.onward(&call.path).map_err(here)?;
+        if let Some(claim) = claim {
+            claim.start(remote.is_idempotent()).await.map_err(here)?;
+        }
         remotes.note_call();
         recording.started(Heat::Warm, Duration::ZERO);
         let traceparent = recording.traceparent();
@@ -41,8 +46,18 @@ impl Router {
             deadline,
             traceparent: traceparent.as_deref().or(call.traceparent.as_deref()),
             path: &path,
+            key: claim.map(|claim| claim.scope().as_str()),
         };
-        let output = remote.call(forward).await?;
+        let output = match remote.call(forward).await {
+            Ok(output) => output,
+            Err(unanswered) => {
+                // Nobody there has seen the call.
+                if let Some(claim) = claim.filter(|_| unanswered.untouched) {
+                    claim.untouched();
+                }
+                return Err(unanswered);
+            }
+        };
         let payload = if offered.capability.produces.is_event_stream() {
             events(output).map_err(here)?
         } else {
@@ -63,6 +78,7 @@ impl Router {
             queue: Duration::ZERO,
             usage,
             explanation: None,
+            replayed: false,
         })
     }
 }
@@ -72,6 +88,7 @@ fn here(failure: Failure) -> Unanswered {
     Unanswered {
         failure,
         elsewhere: false,
+        untouched: false,
     }
 }
 

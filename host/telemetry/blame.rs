@@ -73,6 +73,10 @@ impl Blame {
             | Code::AmbiguousCapability
             | Code::Denied
             | Code::UnknownCapability
+            | Code::IdempotencyInProgress
+            | Code::IdempotencyUnanswered
+            | Code::IdempotencyMismatch
+            | Code::RateLimited
             | Code::NotFound
             | Code::MethodNotAllowed
             | Code::RequestTimeout

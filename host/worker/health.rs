@@ -213,6 +213,10 @@ fn verdict(code: Option<Code>) -> Verdict {
         | Code::UriTooLong
         | Code::UnsupportedMediaType
         | Code::HeadersTooLarge
+        | Code::IdempotencyInProgress
+        | Code::IdempotencyUnanswered
+        | Code::IdempotencyMismatch
+        | Code::RateLimited
         | Code::LoopDetected => Verdict::Nothing,
     }
 }

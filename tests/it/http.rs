@@ -200,7 +200,7 @@ async fn a_header_that_promises_what_is_not_kept_is_refused() {
         request.json(&json!({"name": "Ada"})).send().await.unwrap()
     };
     for (name, value) in [
-        ("idempotency-key", "a"),
+        ("idempotency-key", "a b"),
         ("crank-max-cost", "-1"),
         ("crank-explain", "true"),
         ("crank-timeout", "5"),

@@ -1,6 +1,6 @@
 //! The Model Context Protocol: what a client sees, in the current version and in the one before.
 
-mod client;
+pub mod client;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

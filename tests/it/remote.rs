@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crank::idempotency::Keys;
 use crank::registry::Registry;
 use crank::remote::Remotes;
 use crank::router::Router;
@@ -89,6 +90,7 @@ impl Meshed {
             registry,
             crank::admission::Admission::new(64, || false),
         ));
+        router.keep(Keys::at(state.join("idempotency"), &config("").idempotency));
         let kept = router.clone();
         let keeping = tokio::spawn(async move {
             kept.registry().keep_remote().await;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use axum::http::request::Parts;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, ErrorData, JsonObject,
-    ProgressNotificationParam, ProgressToken,
+    ProgressNotificationParam, ProgressToken, RequestMetaObject,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
@@ -18,7 +18,8 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{Gone, outcome, tool};
 use crate::api::routes::{RequestId, Unanswered, log_cause, panic_message};
 use crate::error::{Code, Failure};
-use crate::router::{Answer, Call, EVENTS_BUFFERED, Router};
+use crate::idempotency::Key;
+use crate::router::{Answer, Call, EVENTS_BUFFERED, Once, Router};
 use crate::sandbox::{Event, Payload};
 use crate::worker::Offered;
 
@@ -46,12 +47,14 @@ pub(super) async fn call(
     let id = http.and_then(|http| http.get::<RequestId>()).cloned();
     let id = id.unwrap_or_else(RequestId::new).0;
     let gone = http.and_then(|http| http.get::<Gone>()).cloned();
+    let key = key(&context.meta)?;
     let mut running = Running {
         router,
         offered: &offered,
         id: id.clone(),
         peer: &context.peer,
-        progress: context.meta.get_progress_token(),
+        progress: context.meta.get_progress_token().filter(|_| key.is_none()),
+        key,
         started: Instant::now(),
         unanswered: Unanswered(Some(id)),
     };
@@ -68,12 +71,29 @@ pub(super) async fn call(
     }
 }
 
+/// The member of `_meta` that is the header `Idempotency-Key` elsewhere.
+const KEY: &str = "idempotency-key";
+
+fn key(meta: &RequestMetaObject) -> Result<Option<Key>, ErrorData> {
+    let Some(value) = meta.get(KEY) else {
+        return Ok(None);
+    };
+    let key = value
+        .as_str()
+        .ok_or("must be a string")
+        .and_then(Key::parse);
+    key.map(Some)
+        .map_err(|wrong| ErrorData::invalid_params(format!("{KEY} in _meta {wrong}"), None))
+}
+
 struct Running<'a> {
     router: &'a Arc<Router>,
     offered: &'a Offered,
     id: Arc<str>,
     peer: &'a Peer<RoleServer>,
     progress: Option<ProgressToken>,
+    /// A call with a key is told whole, at the end: what it told on the way is not kept.
+    key: Option<Key>,
     started: Instant,
     unanswered: Unanswered,
 }
@@ -83,7 +103,12 @@ impl Running<'_> {
         let capability = &self.offered.capability;
         let outcome = match tool::input(capability, arguments) {
             Ok((input, parameters)) => {
-                let answered = self.invoke(self.call(input, parameters)).await;
+                let once = self.key.take().map(|key| Once { key, body: None });
+                let call = Call {
+                    once,
+                    ..self.call(input, parameters)
+                };
+                let answered = self.invoke(call).await;
                 answered.map_err(|failure| tool::in_arguments(capability, failure))
             }
             Err(failure) => Err(failure),

@@ -54,7 +54,7 @@ pub(super) fn failed(failure: &Failure, id: &str) -> CallToolResult {
     let mut structured = json!({
         "code": failure.code.as_str(),
         "message": failure.message,
-        "request_id": id,
+        "request_id": failure.replay_of.as_deref().unwrap_or(id),
     });
     let faults = failure.faults.iter().map(|fault| {
         text.push_str(&format!("\nat `{}`: {}", fault.pointer, fault.detail));

@@ -186,3 +186,47 @@ async fn a_remote_worker_learns_what_it_needs_and_its_failures_come_with_their_c
     assert_eq!(slow.send().await.unwrap().status(), 504);
     assert!(began.elapsed() < Duration::from_secs(3));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_with_a_key_is_sent_once_under_a_key_of_its_caller_and_capability() {
+    let state = dir();
+    let host = Meshed::start(vec![], LOOPBACK, state.path()).await;
+    let python = Python::start();
+    assert_eq!(
+        host.register(&classify("email-classifier-1", &python, json!({})))
+            .await
+            .0,
+        200
+    );
+    let send = async |subject: &str, key: &str| {
+        let request = host
+            .host
+            .client
+            .post(host.host.url("/invoke/classify_email"));
+        let request = request.header("idempotency-key", key);
+        let answer = request
+            .json(&json!({"subject": subject}))
+            .send()
+            .await
+            .unwrap();
+        let replayed = answer.headers().contains_key("idempotency-replayed");
+        (answer.status().as_u16(), replayed)
+    };
+    assert_eq!(send("Hello", "k").await, (200, false));
+    assert_eq!(send("Hello", "k").await, (200, true));
+    // "Not now" of a worker that may have done something is what its key stands for.
+    assert_eq!(send("busy", "l").await, (503, false));
+    assert_eq!(send("busy", "l").await, (503, true));
+    let calls = python.calls();
+    let keys: Vec<&str> = calls
+        .iter()
+        .map(|call| call["headers"]["idempotency-key"].as_str().unwrap())
+        .collect();
+    assert_eq!(keys.len(), 2);
+    assert_ne!(keys[0], keys[1]);
+    for key in keys {
+        let digits = key.trim_matches('"');
+        assert_eq!((key.len(), digits.len()), (66, 64), "{key}");
+        assert!(digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+}
