@@ -14,6 +14,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::caller;
 use super::events;
 use super::problem::Refusal;
 use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
@@ -92,6 +93,7 @@ async fn invoke(
         timeout: head.timeout,
         traceparent: head.traceparent,
         path: head.path,
+        caller: caller::id(&parts.extensions),
         ..Call::new(id.to_string(), verb, name, input)
     };
     if wants_events(&parts.headers) {

@@ -14,6 +14,7 @@ use crate::error::{Code, Failure};
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::AmbiguousCapability => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::Denied => StatusCode::FORBIDDEN,
         Code::UnknownCapability | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -45,6 +46,7 @@ fn title(code: Code) -> &'static str {
     match code {
         Code::InvalidRequest => "Malformed request",
         Code::AmbiguousCapability => "Several capabilities match",
+        Code::Unauthenticated => "Who calls is not known",
         Code::Denied => "Not allowed",
         Code::UnknownCapability => "No such capability",
         Code::NotFound => "Not found",

@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 
+use super::caller::Credentials;
 use super::door::Door;
 use super::problem::{self, Refusal};
 use super::{Settings, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
@@ -46,6 +47,7 @@ pub(super) struct Shared {
     url: String,
     /// Who can reach it at all.
     pub callers: Caller,
+    pub credentials: Credentials,
     door: Arc<Door>,
     pub mcp: mcp::Service,
 }
@@ -79,7 +81,11 @@ pub(super) fn routes(
         body_timeout: settings.body_timeout,
         heartbeat: settings.heartbeat,
         bodies: Arc::new(Semaphore::new(invoke::BODIES)),
-        url: format!("http://{bound}"),
+        url: match settings.auth.as_ref().and_then(|auth| auth.acceptor()) {
+            Some(_) => format!("https://{bound}"),
+            None => format!("http://{bound}"),
+        },
+        credentials: Credentials::new(settings),
         callers: match bound.ip().is_loopback() {
             true => Caller::Local,
             false => Caller::Foreign,
@@ -141,20 +147,28 @@ async fn outermost(
     request.extensions_mut().insert(id.clone());
     let mut unanswered = Unanswered(Some(id.0.clone()));
 
-    let mut response = match shared.door.check(&request) {
-        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => Refusal(Failure::internal(panic_message(&*panic))).into_response(),
+    let passed = shared.door.check(&request);
+    let admitted = passed
+        .map_err(|failure| Refusal(failure).into_response())
+        .and_then(|()| shared.credentials.admit(&mut request));
+    let (caller, mut response) = match admitted {
+        Ok(caller) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => (caller, response),
+            Err(panic) => {
+                let failure = Failure::internal(panic_message(&*panic));
+                (caller, Refusal(failure).into_response())
+            }
         },
-        Err(failure) => {
+        Err(response) => {
             linger(request.into_body());
-            Refusal(failure).into_response()
+            (None, response)
         }
     };
+    let caller = caller.as_deref();
 
     unanswered.0 = None;
     let failure = response.extensions_mut().remove::<Failure>();
-    telemetry::note(&shared, failure.as_ref(), &id.0, uri.path());
+    telemetry::note(&shared, failure.as_ref(), caller, &id.0, uri.path());
     if let Some(failure) = &failure {
         problem::render(failure, &id.0, &mut response);
         log_cause(failure, &id.0);
@@ -175,6 +189,7 @@ async fn outermost(
         status = response.status().as_u16(),
         code = failure.as_ref().map(|failure| failure.code.as_str()),
         worker,
+        caller = caller.map(|caller| caller.id.as_str()),
         ms = started.elapsed().as_secs_f64() * 1e3,
         "request",
     );

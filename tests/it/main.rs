@@ -12,6 +12,7 @@ mod fair;
 mod gpu;
 mod hostile;
 mod http;
+mod identity;
 mod limits;
 mod load;
 mod mail;
