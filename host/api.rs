@@ -3,6 +3,7 @@
 //! Nothing below this room knows a status, a header or a media range. Nothing here chooses, runs or
 //! validates: that is `router`'s work.
 
+mod caller;
 mod door;
 mod edge;
 mod events;
@@ -18,9 +19,12 @@ mod server;
 mod telemetry;
 mod workers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Auth;
 use crate::config::{ByteCount, Config};
+use crate::identity::SpiffeId;
 
 pub use mcp::converse;
 pub use problem::status;
@@ -57,6 +61,14 @@ pub struct Settings {
     /// A stream in which nothing happened for this long gets a comment, so that nobody on the way takes
     /// it for dead, and a caller who is gone without a word is found out.
     pub heartbeat: Duration,
+    /// Whether callers must prove who they are. Then nothing is served without [`Settings::auth`].
+    pub identified: bool,
+    /// Whether `GET /metrics` is answered without credentials.
+    pub open_metrics: bool,
+    /// What proves who calls, and what the host speaks TLS with.
+    pub auth: Option<Arc<Auth>>,
+    /// In whose name calls over standard input and output are made.
+    pub local: Option<SpiffeId>,
 }
 
 impl From<&Config> for Settings {
@@ -75,6 +87,10 @@ impl From<&Config> for Settings {
             caller_burst: config.limits.caller_burst,
             caller_concurrency: config.limits.caller_concurrency,
             heartbeat: HEARTBEAT,
+            identified: config.identity.is_required() || config.identity.tls.is_some(),
+            open_metrics: config.identity.open_metrics,
+            auth: None,
+            local: config.identity.local.clone(),
         }
     }
 }

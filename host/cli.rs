@@ -11,6 +11,7 @@ mod invoke;
 mod mcp;
 mod new;
 mod serve;
+mod token;
 
 use std::fmt;
 use std::io::IsTerminal;
@@ -62,6 +63,7 @@ enum Command {
     Build(build::Build),
     New(new::New),
     Gpu(gpu::Gpu),
+    Token(token::Token),
     #[command(name = engine::COMPILE, hide = true)]
     Compile(compile::Compile),
 }
@@ -99,6 +101,7 @@ pub fn run() -> ExitCode {
         Command::Build(build) => build.run(),
         Command::New(new) => new.run(),
         Command::Gpu(gpu) => gpu.run(),
+        Command::Token(token) => token.run(),
         Command::Compile(compile) => return compile.run(),
     };
     tmp::finish();

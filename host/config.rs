@@ -3,6 +3,7 @@
 //! A flag wins over the environment, the environment over the file, the file over the defaults.
 //! What is not understood is refused. Nothing here reads the process's own environment or arguments.
 
+mod identity;
 mod layers;
 mod reader;
 
@@ -18,6 +19,7 @@ use ipnet::IpNet;
 use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
+pub use identity::{IdentitySettings, TlsFiles};
 use layers::Layers;
 use reader::Reader;
 
@@ -83,6 +85,8 @@ pub struct Config {
     pub remote_addresses: Vec<IpNet>,
     /// The file of remote workers that the operator names.
     pub capabilities: Option<PathBuf>,
+    /// How callers prove who they are.
+    pub identity: IdentitySettings,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// How long answers under idempotency keys are kept, and how many of them.
@@ -305,6 +309,10 @@ impl Config {
         });
         let remote_addresses = reader.list("remote_addresses", reader::range);
         let capabilities = reader.optional("capabilities", |reader, key| reader.path(key));
+        let identity = IdentitySettings::read(reader, trust_domain.as_ref());
+        if let (Some(listen), Some(identity)) = (listen, &identity) {
+            identity.check_listen(reader, listen);
+        }
         let limits = LimitSettings::read(reader);
         let idempotency = IdempotencySettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
@@ -330,6 +338,7 @@ impl Config {
                 .filter_map(|range| range.parse().ok())
                 .collect(),
             capabilities: capabilities?,
+            identity: identity?,
             limits: limits?,
             idempotency: idempotency?,
             workers,

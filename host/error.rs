@@ -12,6 +12,8 @@ pub enum Code {
     InvalidRequest,
     /// A verb alone matches several names.
     AmbiguousCapability,
+    /// Nobody knows who calls: no credentials, or some that do not hold.
+    Unauthenticated,
     /// The caller may not do this.
     Denied,
     /// No loaded worker offers the capability.
@@ -74,9 +76,10 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 31] = [
+    pub const ALL: [Code; 32] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
+        Code::Unauthenticated,
         Code::Denied,
         Code::UnknownCapability,
         Code::NotFound,
@@ -113,6 +116,7 @@ impl Code {
         match self {
             Code::InvalidRequest => "invalid-request",
             Code::AmbiguousCapability => "ambiguous-capability",
+            Code::Unauthenticated => "unauthenticated",
             Code::Denied => "denied",
             Code::UnknownCapability => "unknown-capability",
             Code::NotFound => "not-found",

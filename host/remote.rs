@@ -85,22 +85,24 @@ pub struct Refused {
 pub enum Caller {
     /// Came over the loopback interface, past the door: whoever runs programs on this machine.
     Local,
+    /// Has proven to be one whom the operator lists in `identity.registrars`.
+    Registrar,
     /// Anybody else.
     Foreign,
 }
 
 /// Whether somebody may say where a worker is, or that it is gone: it then gets other people's inputs.
-/// As long as callers have no identities only the local operator may.
+/// Where callers have no identities only the local operator may, else those whom the configuration lists.
 ///
 /// # Errors
 ///
 /// `denied`.
 pub fn may_register(caller: Caller, _worker: &WorkerId) -> Result<(), Failure> {
     match caller {
-        Caller::Local => Ok(()),
+        Caller::Local | Caller::Registrar => Ok(()),
         Caller::Foreign => Err(Failure::new(
             Code::Denied,
-            "workers are registered from the host's own machine only",
+            "workers are registered from the host's own machine, or by who stands in identity.registrars",
         )),
     }
 }

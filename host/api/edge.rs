@@ -20,7 +20,7 @@ use crate::limits::{Callers, Turn, Who};
 
 /// Who a request's connection comes from.
 #[derive(Clone, Copy)]
-pub(super) struct Peer(pub IpAddr);
+pub(super) struct Address(pub IpAddr);
 
 /// What watches a host must get its answer, however busy its address is otherwise.
 const PROBES: [&str; 2] = ["/healthz", "/readyz"];
@@ -45,7 +45,7 @@ pub(super) fn admit(
     let Some(callers) = callers.filter(|_| !PROBES.contains(&request.uri().path())) else {
         return Ok(None);
     };
-    let Some(Peer(address)) = request.extensions().get() else {
+    let Some(Address(address)) = request.extensions().get() else {
         return Err(Failure::internal("a request without an address"));
     };
     let turn = callers.admit(Who::of(caller, *address));

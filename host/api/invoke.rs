@@ -15,6 +15,7 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::caller;
 use super::events;
 use super::problem::{REPLAYED, Refusal};
 use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
@@ -97,6 +98,7 @@ async fn invoke(
             key,
             body: part.take(),
         }),
+        caller: caller::id(&parts.extensions),
         ..Call::new(id.to_string(), verb, name, input)
     };
     if wants_events(&parts.headers) {

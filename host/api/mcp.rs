@@ -102,8 +102,9 @@ pub async fn converse(
         .with_max_line_length(settings.input_bytes);
     let (_until_the_end, stopping) = watch::channel(());
     let ended = CancellationToken::new();
+    let local = settings.local.as_ref().map(|id| id.as_str().into());
     let conversation = async {
-        let server = Server::new(router, stopping);
+        let server = Server::new(router, stopping).of(local);
         match serve_server_with_ct(server, transport, ended.clone()).await {
             Ok(service) => service.waiting().await.map(drop).map_err(io::Error::other),
             Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),

@@ -17,6 +17,7 @@ pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-rep
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::AmbiguousCapability => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::Denied => StatusCode::FORBIDDEN,
         Code::UnknownCapability | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -51,6 +52,7 @@ fn title(code: Code) -> &'static str {
     match code {
         Code::InvalidRequest => "Malformed request",
         Code::AmbiguousCapability => "Several capabilities match",
+        Code::Unauthenticated => "Who calls is not known",
         Code::Denied => "Not allowed",
         Code::UnknownCapability => "No such capability",
         Code::NotFound => "Not found",

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, ORIGIN};
+use axum::{Extension, Json};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::{Value, json};
@@ -16,7 +16,8 @@ use super::problem::Refusal;
 use super::routes::{Shared, bad_path, linger};
 use crate::capability::{MediaType, WorkerId};
 use crate::error::{Code, Failure, Fault};
-use crate::remote::{Registration, may_register};
+use crate::identity::Caller as Identified;
+use crate::remote::{Caller, Registration, may_register};
 
 /// Longest registration, in bytes: two schemas of the most that a schema may have, and the rest.
 const MAX_BYTES: usize = 256 << 10;
@@ -35,12 +36,14 @@ pub(super) async fn register(
         let message = format!("the body is no registration: {error}");
         Failure::new(Code::InvalidRequest, message)
     })?;
-    may_register(shared.callers, &worker_id(&registration.worker_id)?)?;
+    let caller = parts.extensions.get::<Arc<Identified>>();
+    may_register(asks(&shared, caller), &worker_id(&registration.worker_id)?)?;
     let registry = shared.router.registry();
     let registered = registry.register(registration).await?;
     let capability = registered.capability();
     tracing::info!(
         target: "audit",
+        caller = caller.map(|caller| caller.id.as_str()),
         worker = %capability.worker_id,
         capability = capability.key(),
         url = registered.endpoint().address().url(),
@@ -63,18 +66,30 @@ pub(super) async fn unregister(
     State(shared): State<Arc<Shared>>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
+    caller: Option<Extension<Arc<Identified>>>,
 ) -> Result<Json<Value>, Refusal> {
     refuse_pages(&headers)?;
     let Path(text) = path.map_err(bad_path)?;
     let worker_id = worker_id(&text)?;
-    may_register(shared.callers, &worker_id)?;
+    let caller = caller.as_ref().map(|Extension(caller)| caller);
+    may_register(asks(&shared, caller), &worker_id)?;
     let removed = shared.router.registry().unregister(&text).await?;
-    tracing::info!(target: "audit", worker = %worker_id, "unregistered");
+    let caller = caller.map(|caller| caller.id.as_str());
+    tracing::info!(target: "audit", caller, worker = %worker_id, "unregistered");
     Ok(Json(json!({
         "status": "removed",
         "worker_id": worker_id,
         "capabilities": removed,
     })))
+}
+
+/// Where callers say who they are, those may whom the operator lists, and being on this machine is no proof.
+fn asks(shared: &Shared, caller: Option<&Arc<Identified>>) -> Caller {
+    match (shared.credentials.auth(), caller) {
+        (None, _) => shared.callers,
+        (Some(auth), Some(caller)) if auth.may_register(caller) => Caller::Registrar,
+        (Some(_), _) => Caller::Foreign,
+    }
 }
 
 fn worker_id(text: &str) -> Result<WorkerId, Failure> {

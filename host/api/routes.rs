@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 use tracing::Level;
 
+use super::caller::Credentials;
 use super::door::Door;
 use super::problem::{self, Refusal};
 use super::{Settings, edge, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     url: String,
     /// Who can reach it at all.
     pub callers: Caller,
+    pub credentials: Credentials,
     door: Arc<Door>,
     /// What each caller may ask, if that is bounded.
     accounts: Option<Callers>,
@@ -82,7 +84,11 @@ pub(super) fn routes(
         body_timeout: settings.body_timeout,
         heartbeat: settings.heartbeat,
         bodies: Arc::new(Semaphore::new(invoke::BODIES)),
-        url: format!("http://{bound}"),
+        url: match settings.auth.as_ref().and_then(|auth| auth.acceptor()) {
+            Some(_) => format!("https://{bound}"),
+            None => format!("http://{bound}"),
+        },
+        credentials: Credentials::new(settings),
         callers: match bound.ip().is_loopback() {
             true => Caller::Local,
             false => Caller::Foreign,
@@ -138,6 +144,10 @@ fn cors(door: Arc<Door>) -> CorsLayer {
         .expose_headers(AnyHeader)
 }
 
+fn refused(failure: Failure) -> Response {
+    Refusal(failure).into_response()
+}
+
 async fn outermost(
     State(shared): State<Arc<Shared>>,
     mut request: Request,
@@ -151,21 +161,32 @@ async fn outermost(
 
     let closing = edge::ends_connection(&request);
     let admitted = shared.door.check(&request);
-    let admitted = admitted.and_then(|()| edge::admit(shared.accounts.as_ref(), None, &request));
-    let mut response = match admitted {
-        Ok(turn) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => edge::hold(turn, response),
-            Err(panic) => Refusal(Failure::internal(panic_message(&*panic))).into_response(),
+    let admitted = admitted.map_err(refused).and_then(|()| {
+        let known = shared.credentials.admit(&mut request);
+        // Who shows what does not hold is counted by the address.
+        let id = known.as_ref().ok().and_then(Option::as_deref);
+        let id = id.map(|caller| caller.id.as_str());
+        let turn = edge::admit(shared.accounts.as_ref(), id, &request).map_err(refused)?;
+        Ok((known?, turn))
+    });
+    let (caller, mut response) = match admitted {
+        Ok((caller, turn)) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => (caller, edge::hold(turn, response)),
+            Err(panic) => {
+                let failure = Failure::internal(panic_message(&*panic));
+                (caller, refused(failure))
+            }
         },
-        Err(failure) => {
+        Err(response) => {
             linger(request.into_body());
-            Refusal(failure).into_response()
+            (None, response)
         }
     };
+    let caller = caller.as_deref();
 
     unanswered.0 = None;
     let failure = response.extensions_mut().remove::<Failure>();
-    telemetry::note(&shared, failure.as_ref(), &id.0, uri.path());
+    telemetry::note(&shared, failure.as_ref(), caller, &id.0, uri.path());
     if let Some(failure) = &failure {
         problem::render(failure, &id.0, &mut response);
         log_cause(failure, &id.0);
@@ -190,6 +211,7 @@ async fn outermost(
                 status = response.status().as_u16(),
                 code = failure.as_ref().map(|failure| failure.code.as_str()),
                 worker,
+                caller = caller.map(|caller| caller.id.as_str()),
                 ms = started.elapsed().as_secs_f64() * 1e3,
                 "request",
             )

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Refusal;
 use super::routes::Shared;
 use crate::error::{Code, Failure};
+use crate::identity::Caller;
 use crate::telemetry::Report;
 
 /// The media type of the text format.
@@ -41,17 +42,27 @@ pub(super) async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Respons
 }
 
 /// Counts a request that was answered, and audits it where it was refused.
-pub(super) fn note(shared: &Shared, failure: Option<&Failure>, request_id: &str, path: &str) {
+pub(super) fn note(
+    shared: &Shared,
+    failure: Option<&Failure>,
+    caller: Option<&Caller>,
+    request_id: &str,
+    path: &str,
+) {
     let code = failure.map(|failure| failure.code);
     shared.router.telemetry().count_request(code);
-    let Some(failure) = failure.filter(|failure| failure.code == Code::Denied) else {
+    let is_refusal =
+        |failure: &&Failure| matches!(failure.code, Code::Denied | Code::Unauthenticated);
+    let Some(failure) = failure.filter(is_refusal) else {
         return;
     };
     let capability = path
         .strip_prefix("/invoke/")
         .map(|path| path.replace('/', ":"));
     tracing::warn!(
-        target: "audit", request_id, caller = None::<&str>, capability, path, code = %failure.code,
-        worker = failure.worker_id, reason = failure.message, "refused"
+        target: "audit", request_id, caller = caller.map(|caller| caller.id.as_str()),
+        proof = caller.map(|caller| caller.proof.as_str()), capability, path, code = %failure.code,
+        worker = failure.worker_id, reason = failure.cause.as_deref().filter(|_| caller.is_none()).unwrap_or(&failure.message),
+        "refused"
     );
 }

@@ -55,6 +55,7 @@ impl Invoke {
             }
             let call = Call {
                 parameters: self.parameters.clone(),
+                caller: config.identity.local.as_ref().map(ToString::to_string),
                 ..Call::new("invoke".to_owned(), verb, name, input)
             };
             Router::new(Registry::new(snapshot)).invoke(call).await.map_err(|failure| {

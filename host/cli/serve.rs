@@ -11,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{ConfigArgs, Ended};
 use crate::admission::Admission;
 use crate::api;
+use crate::auth::Auth;
 use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
@@ -26,7 +27,7 @@ use crate::telemetry::Telemetry;
 /// Every *.wasm in DIR is loaded in parallel; one that may not serve is refused and listed in
 /// GET /workers with its reasons, the others serve. The directory is watched: what is new or changed is
 /// checked and swapped in, what is gone drains (`watch = false` turns that off); SIGHUP and
-/// POST /reload look at once. SIGTERM or Ctrl-C ends it: calls in flight finish within `grace_ms`.
+/// POST /reload look at once. Who calls is asked for where [identity] is configured (docs/identity.md). SIGTERM or Ctrl-C ends it: calls in flight finish within `grace_ms`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -40,7 +41,7 @@ pub struct Serve {
     /// Directory of components
     #[arg(required_unless_present = "print_host")]
     dir: Option<PathBuf>,
-    /// Address to listen on; only loopback binds as long as no identity is configured
+    /// Address to listen on; only loopback binds as long as no [identity] is configured
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// File of remote workers (capabilities.yaml); watched, never written
@@ -134,6 +135,8 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     let mut stop = Box::pin(stop_signal().map_err(Ended::usage)?);
     // From the first moment on: without a handler it would end the host.
     let hangup = signal(SignalKind::hangup()).map_err(Ended::usage)?;
+    // First, since it is quick: a broken file of identities ends the start.
+    let auth = Auth::open(&config).map_err(Ended::Usage)?;
     // Before the directory is read, so that no change is missed.
     let watch = config.watch.then(|| Watch::start(dir));
     let (listener, router, config, engine) = tokio::select! {
@@ -141,7 +144,10 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
         // Workers that still compile are left alone: whoever stops a host does not wait for them.
         () = &mut stop => return Ok(()),
     };
-    let settings = api::Settings::from(config.as_ref());
+    let settings = api::Settings {
+        auth,
+        ..api::Settings::from(config.as_ref())
+    };
     let following = tokio::spawn(follow(router.clone(), watch, hangup));
     let served = tending(
         &router,
@@ -203,7 +209,11 @@ pub async fn ready(
         .await
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Ended::usage)?;
-    tracing::info!("listening on http://{address}");
+    let scheme = match config.identity.tls {
+        Some(_) => "https",
+        None => "http",
+    };
+    tracing::info!("listening on {scheme}://{address}");
     Ok((listener, router, config, engine))
 }
 

@@ -31,6 +31,15 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("controller_id", ""),
     ("remote_addresses", ""),
     ("capabilities", ""),
+    ("identity.certificate", ""),
+    ("identity.key", ""),
+    ("identity.bundle", ""),
+    ("identity.jwks", ""),
+    ("identity.audience", ""),
+    ("identity.tokens", ""),
+    ("identity.registrars", ""),
+    ("identity.open_metrics", "false"),
+    ("identity.local", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
     // Above the highest of the schema's own examples, which is 8192.
@@ -179,12 +188,12 @@ impl Layers {
         for (key, value) in table {
             match (key.as_str(), value) {
                 ("workers", Value::Table(workers)) => self.workers(workers, &origin),
-                (section @ ("limits" | "idempotency"), Value::Table(values)) => {
+                (section @ ("limits" | "idempotency" | "identity"), Value::Table(values)) => {
                     for (key, value) in values {
                         self.set(&format!("{section}.{key}"), value, origin.clone());
                     }
                 }
-                ("workers" | "limits" | "idempotency", _) => self
+                ("workers" | "limits" | "idempotency" | "identity", _) => self
                     .problems
                     .push(format!("{origin}: \"{key}\" must be a section")),
                 (key, value) => self.set(key, value, origin.clone()),

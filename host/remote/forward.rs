@@ -280,6 +280,7 @@ fn is_about_the_call(code: Code) -> bool {
         code,
         Code::InvalidRequest
             | Code::AmbiguousCapability
+            | Code::Unauthenticated
             | Code::MethodNotAllowed
             | Code::RequestTimeout
             | Code::UriTooLong

@@ -71,6 +71,7 @@ impl Blame {
             Code::Deadline => Blame::Host,
             Code::InvalidRequest
             | Code::AmbiguousCapability
+            | Code::Unauthenticated
             | Code::Denied
             | Code::UnknownCapability
             | Code::IdempotencyInProgress

@@ -205,6 +205,7 @@ fn verdict(code: Option<Code>) -> Verdict {
         // Never the end of an invocation.
         | Code::InvalidRequest
         | Code::AmbiguousCapability
+        | Code::Unauthenticated
         | Code::UnknownCapability
         | Code::MethodNotAllowed
         | Code::RequestTimeout

@@ -55,6 +55,11 @@ impl Loading<'_> {
         let capabilities = capability::check(declared.into())
             .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
         let operator = self.config.workers.get(&stem);
+        let mut capabilities = capabilities;
+        for capability in &mut capabilities {
+            let granted = operator.and_then(|operator| operator.spiffe_id.as_ref());
+            capability.spiffe_id = capability.spiffe_id.take().or(granted.cloned());
+        }
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
         let stolen = claimed

@@ -14,6 +14,7 @@ mod gpu;
 mod hostile;
 mod http;
 mod idempotency;
+mod identity;
 mod limits;
 mod load;
 mod mail;

@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Gone, outcome, tool};
+use crate::api::caller;
 use crate::api::routes::{RequestId, Unanswered, log_cause, panic_message};
 use crate::error::{Code, Failure};
 use crate::idempotency::Key;
@@ -26,6 +27,7 @@ use crate::worker::Offered;
 /// Runs the capability that the tool is. Ends it when the client cancels or is gone.
 pub(super) async fn call(
     router: &Arc<Router>,
+    local: Option<&str>,
     request: CallToolRequestParams,
     context: RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
@@ -52,6 +54,10 @@ pub(super) async fn call(
         router,
         offered: &offered,
         id: id.clone(),
+        caller: match http {
+            Some(http) => caller::id(http),
+            None => local.map(str::to_owned),
+        },
         peer: &context.peer,
         progress: context.meta.get_progress_token().filter(|_| key.is_none()),
         key,
@@ -90,6 +96,7 @@ struct Running<'a> {
     router: &'a Arc<Router>,
     offered: &'a Offered,
     id: Arc<str>,
+    caller: Option<String>,
     peer: &'a Peer<RoleServer>,
     progress: Option<ProgressToken>,
     /// A call with a key is told whole, at the end: what it told on the way is not kept.
@@ -127,6 +134,7 @@ impl Running<'_> {
             capability = &*self.offered.id,
             code,
             worker,
+            caller = self.caller,
             ms,
             "tool called"
         );
@@ -142,6 +150,7 @@ impl Running<'_> {
         Call {
             version: Some(exactly(&capability.version)),
             parameters,
+            caller: self.caller.clone(),
             ..Call::new(self.id.to_string(), verb, Some(name), input)
         }
     }

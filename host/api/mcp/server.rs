@@ -25,6 +25,8 @@ const INSTRUCTIONS: &str = "Each tool is a capability that a sandboxed WebAssemb
 /// One client's side of the host: of a session where there is one, else of one request.
 pub(in crate::api) struct Server {
     pub(super) router: Arc<Router>,
+    /// Who calls, where no request says it.
+    local: Option<Arc<str>>,
     stopping: watch::Receiver<()>,
     /// Tells the client of a session that the tools have changed.
     watching: OnceLock<AbortOnDropHandle<()>>,
@@ -34,9 +36,15 @@ impl Server {
     pub(super) fn new(router: Arc<Router>, stopping: watch::Receiver<()>) -> Self {
         Self {
             router,
+            local: None,
             stopping,
             watching: OnceLock::new(),
         }
+    }
+
+    /// The same for one client, who has this id.
+    pub(super) fn of(self, local: Option<Arc<str>>) -> Self {
+        Self { local, ..self }
     }
 }
 
@@ -72,7 +80,7 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        call::call(&self.router, request, context).await
+        call::call(&self.router, self.local.as_deref(), request, context).await
     }
 
     async fn list_resources(
