@@ -83,6 +83,8 @@ pub struct Config {
     pub remote_addresses: Vec<IpNet>,
     /// The file of remote workers that the operator names.
     pub capabilities: Option<PathBuf>,
+    /// The directory of policies. None: the built-in policy holds.
+    pub policies: Option<PathBuf>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
@@ -286,6 +288,7 @@ impl Config {
         });
         let remote_addresses = reader.list("remote_addresses", reader::range);
         let capabilities = reader.optional("capabilities", |reader, key| reader.path(key));
+        let policies = reader.optional("policies", |reader, key| reader.path(key));
         let limits = LimitSettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
@@ -310,6 +313,7 @@ impl Config {
                 .filter_map(|range| range.parse().ok())
                 .collect(),
             capabilities: capabilities?,
+            policies: policies?,
             limits: limits?,
             workers,
             settings: Vec::new(),

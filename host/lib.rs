@@ -13,6 +13,8 @@ pub mod limits;
 
 pub mod config;
 
+pub mod rules;
+
 pub mod machine;
 
 pub mod policy;

@@ -31,6 +31,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("controller_id", ""),
     ("remote_addresses", ""),
     ("capabilities", ""),
+    // policies/ beside the configuration or the workers, if there is one.
+    ("policies", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
     // Above the highest of the schema's own examples, which is 8192.
