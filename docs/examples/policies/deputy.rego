@@ -8,11 +8,13 @@ import rego.v1
 guards := data.guarded[sprintf("%s:%s", [input.capability.verb, input.capability.name])]
 
 deny contains "guarded: this caller is not among those who may" if {
+	guards
 	not input.nested
 	not input.caller in guards
 }
 
 deny contains "deputy: whoever called first may not do this by another's hand" if {
+	guards
 	input.nested
 	not input.origin in guards
 }
