@@ -129,8 +129,8 @@ fn under_a_policy(c: &mut Criterion) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let rules = Rules::open(Some(&root.join("docs/examples/policies"))).expect("a policy");
     let engine = engine().with_rules(rules);
-    let snapshot = Snapshot::load(&engine, &Arc::new(config()), vec![hello()]);
-    let snapshot = runtime.block_on(snapshot);
+    let config = Arc::new(config());
+    let snapshot = runtime.block_on(Snapshot::load(&engine, &config, vec![hello()]));
     let offered = snapshot.workers()[0].offered()[0].clone();
     let router = Router::new(Registry::new(snapshot).ruled_by(engine.rules().clone()));
     let ada = "spiffe://crank.local/agent/ada";

@@ -344,7 +344,8 @@ fn a_refusal_names_its_rule_and_stands_in_the_audit_log() {
     let dir = dir();
     place(&dir, "work", &worker("worker-work", "work", None, &[]));
     std::fs::create_dir(dir.path().join("policies")).expect("a directory in it");
-    let text = format!("{HEAD}deny contains \"nobody: an id is asked for\" if input.caller == null");
+    let text =
+        format!("{HEAD}deny contains \"nobody: an id is asked for\" if input.caller == null");
     std::fs::write(dir.path().join("policies/mine.rego"), text).expect("a policy");
     let audit = dir.path().join("audit.jsonl");
     std::fs::write(
