@@ -16,6 +16,7 @@ use crank::bindings::exports::crank::worker::handler;
 use crank::engine::{Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
+use crank::rules::{Asking, Rules};
 use crank::sandbox::Payload;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
@@ -104,6 +105,44 @@ fn bare(c: &mut Criterion) {
     group.finish();
 }
 
+/// The same, under a policy that has to be asked: what it said is known from the second call on.
+fn under_a_policy(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = Rules::open(Some(&root.join("docs/examples/policies"))).expect("a policy");
+    let engine = engine().with_rules(rules);
+    let config = Arc::new(config());
+    let snapshot = runtime.block_on(Snapshot::load(&engine, &config, vec![hello()]));
+    let offered = snapshot.workers()[0].offered()[0].clone();
+    let router = Router::new(Registry::new(snapshot).ruled_by(engine.rules().clone()));
+    let ada = "spiffe://crank.local/agent/ada";
+    let mut group = c.benchmark_group("hello");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("crank in process, under a policy", |b| {
+        b.to_async(&runtime).iter_batched(
+            || Call {
+                caller: Some(ada.to_owned()),
+                ..call()
+            },
+            |call| async { router.invoke(call).await.expect("greets") },
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("a decision that is known", |b| {
+        let revision = engine.rules().revision().expect("it has to be asked");
+        b.iter(|| {
+            let asking = Asking {
+                revision,
+                caller: Some(ada),
+                origin: Some(ada),
+                depth: 0,
+            };
+            offered.verdicts.get(&asking, asking.hash()).expect("known")
+        });
+    });
+    group.finish();
+}
+
 fn in_process(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let engine = engine();
@@ -156,5 +195,5 @@ fn over_http(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bare, in_process, over_http);
+criterion_group!(benches, bare, in_process, under_a_policy, over_http);
 criterion_main!(benches);

@@ -34,7 +34,7 @@ fn hundred<'a>(version: &'a Version, change: impl Fn(usize, &mut Facts<'a>)) -> 
             version,
             runtime: Some("wasm-component"),
             env_profile: Some("cpu-optimized"),
-            authorised: true,
+            denied: None,
             health: Health::Well,
             predicted: Some(Duration::from_millis(20)),
             promised: Some(Duration::from_millis(100)),

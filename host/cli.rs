@@ -10,6 +10,7 @@ mod gpu;
 mod invoke;
 mod mcp;
 mod new;
+mod policy;
 mod serve;
 mod token;
 
@@ -28,6 +29,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
 use crate::machine::Machine;
+use crate::rules::Rules;
 use crate::state::State;
 use crate::telemetry;
 use crate::tmp;
@@ -44,6 +46,7 @@ Examples:
   crank build guests/hello-world --out workers    compile a worker to a component
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
+  crank policy explain - greet:hello_world        may anybody invoke this, and why?
   crank gpu                                       which GPUs could workers use?
   crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'
   crank mcp workers                               serve them to an MCP client that starts this itself"
@@ -64,6 +67,7 @@ enum Command {
     New(new::New),
     Gpu(gpu::Gpu),
     Token(token::Token),
+    Policy(policy::Policy),
     #[command(name = engine::COMPILE, hide = true)]
     Compile(compile::Compile),
 }
@@ -74,6 +78,9 @@ struct ConfigArgs {
     /// Configuration file [default: crank.toml in the directory of workers, if there is one]
     #[arg(long, env = "CRANK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Directory of policies [default: policies/ beside the configuration or the workers, if there is one]
+    #[arg(long, value_name = "DIR")]
+    policies: Option<PathBuf>,
 }
 
 /// Why a command did not do its work, and the exit code that says so.
@@ -102,6 +109,7 @@ pub fn run() -> ExitCode {
         Command::New(new) => new.run(),
         Command::Gpu(gpu) => gpu.run(),
         Command::Token(token) => token.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Compile(compile) => return compile.run(),
     };
     tmp::finish();
@@ -123,14 +131,29 @@ pub fn run() -> ExitCode {
 /// The configuration for a directory of workers: flags, then `CRANK_*`, then the file, then defaults.
 fn configure(
     dir: Option<&Path>,
-    file: Option<&Path>,
+    named: Option<&ConfigArgs>,
     flags: &[(&str, String)],
 ) -> Result<Config, Ended> {
+    let file = named.and_then(|named| named.config.as_deref());
+    let policies = named.and_then(|named| named.policies.as_deref());
+    let policies = policies.map(|policies| ("policies", policies.display().to_string()));
+    let flags: Vec<_> = flags.iter().cloned().chain(policies).collect();
     let file = match dir {
         Some(dir) => config::find_file(file, dir),
         None => file.map(Path::to_owned),
     };
-    Config::load(flags, file.as_deref(), std::env::vars()).map_err(Ended::usage)
+    let loaded = Config::load(&flags, file.as_deref(), std::env::vars());
+    let mut config = loaded.map_err(Ended::usage)?;
+    if config.policies.is_none() {
+        let beside = file
+            .as_deref()
+            .and_then(Path::parent)
+            .into_iter()
+            .chain(dir);
+        let mut beside = beside.map(|dir| dir.join("policies"));
+        config.policies = beside.find(|policies| policies.is_dir());
+    }
+    Ok(config)
 }
 
 /// Log lines to standard error: `RUST_LOG` chooses which, `default` where it is not set. Refusals also go
@@ -167,8 +190,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
 fn engine(config: &Config) -> Result<Engine, Ended> {
     // Not by its path, where an update may have put another program meanwhile.
     let settings = engine::Settings::new(&config.limits, "/proc/self/exe");
-    Engine::new(settings, Some(&config.cache_dir.join("code")))
-        .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
+    let rules = Rules::open(config.policies.as_deref())
+        .map_err(|error| Ended::Usage(format!("the policy is broken: {error}")))?;
+    let engine = Engine::new(settings, Some(&config.cache_dir.join("code")))
+        .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))?;
+    Ok(engine.with_rules(rules))
 }
 
 /// What this machine has.

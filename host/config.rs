@@ -87,6 +87,8 @@ pub struct Config {
     pub capabilities: Option<PathBuf>,
     /// How callers prove who they are.
     pub identity: IdentitySettings,
+    /// The directory of policies. None: the built-in policy holds.
+    pub policies: Option<PathBuf>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
     /// How long answers under idempotency keys are kept, and how many of them.
@@ -313,6 +315,7 @@ impl Config {
         if let (Some(listen), Some(identity)) = (listen, &identity) {
             identity.check_listen(reader, listen);
         }
+        let policies = reader.optional("policies", |reader, key| reader.path(key));
         let limits = LimitSettings::read(reader);
         let idempotency = IdempotencySettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
@@ -339,6 +342,7 @@ impl Config {
                 .collect(),
             capabilities: capabilities?,
             identity: identity?,
+            policies: policies?,
             limits: limits?,
             idempotency: idempotency?,
             workers,

@@ -27,6 +27,7 @@ use crate::config::LimitSettings;
 use crate::gpu::Adapter;
 use crate::limits::Budget;
 use crate::machine::{self, Machine};
+use crate::rules::Rules;
 use crate::state::State;
 use ticker::Ticker;
 
@@ -87,6 +88,7 @@ pub struct Engine {
     compiler: Arc<Compiler>,
     compilers: Arc<Semaphore>,
     state: Option<Arc<State>>,
+    rules: Arc<Rules>,
     gpus: Arc<OnceCell<Vec<Adapter>>>,
 }
 
@@ -143,6 +145,7 @@ impl Engine {
             budget: Arc::new(Budget::new(u64::MAX)),
             machine: None,
             state: None,
+            rules: Arc::default(),
             gpus: Arc::default(),
         })
     }
@@ -165,6 +168,20 @@ impl Engine {
             state: Some(Arc::new(state)),
             ..self
         }
+    }
+
+    /// The same engine, on a host whose operator has a policy.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self {
+            rules: Arc::new(rules),
+            ..self
+        }
+    }
+
+    /// The policy that workers are loaded under and called under.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// The machine that workers are placed on; without one, placement is not looked at.

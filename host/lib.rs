@@ -15,6 +15,8 @@ pub mod config;
 
 pub mod auth;
 
+pub mod rules;
+
 pub mod machine;
 
 pub mod policy;

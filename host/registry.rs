@@ -22,6 +22,7 @@ use arc_swap::ArcSwap;
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::remote::{Entry, Remotes};
+use crate::rules::Rules;
 use crate::worker::{Refused, Worker};
 
 pub use directory::Changes;
@@ -40,6 +41,7 @@ pub struct Registry {
     parts: Mutex<Parts>,
     directory: Option<Directory>,
     remotes: Arc<Remotes>,
+    rules: Arc<Rules>,
     /// The turn to change what is remote.
     turn: tokio::sync::Mutex<()>,
     /// Tells that there is another snapshot.
@@ -74,6 +76,7 @@ impl Registry {
             snapshot: ArcSwap::from_pointee(snapshot),
             directory: None,
             remotes: Arc::new(Remotes::none()),
+            rules: Arc::default(),
             turn: tokio::sync::Mutex::default(),
             changed: tokio::sync::watch::Sender::default(),
         }
@@ -88,6 +91,7 @@ impl Registry {
     pub async fn open(engine: &Engine, config: &Arc<Config>, dir: &Path) -> io::Result<Self> {
         let registry = Self {
             directory: Some(Directory::new(engine, config, dir)),
+            rules: engine.rules().clone(),
             ..Self::new(Snapshot::default())
         };
         registry.look(Look::First).await?;
@@ -99,12 +103,23 @@ impl Registry {
         self.snapshot.load_full()
     }
 
+    /// The same registry, under a policy.
+    #[must_use]
+    pub fn ruled_by(self, rules: Arc<Rules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The policy that its workers are called under.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Sees each change of the snapshot from now on; of several in a row perhaps only the last.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
         self.changed.subscribe()
     }
 
-    /// Looks at the directory again: loads what is new or changed and drains what is gone, all at once. What
+    /// Looks at the policy and the directory again: loads what is new or changed and drains what is gone, all at once. What
     /// was refused is tried again; files that are being written are waited for, but not for long.
     ///
     /// Dropping the future leaves everything as it was.

@@ -23,6 +23,7 @@ use crate::capability::{Capability, WorkerId};
 use crate::config::Config;
 use crate::error::{Code, Failure};
 use crate::limits::{Handed, Limits};
+use crate::rules::Verdicts;
 use crate::worker::Offered;
 
 pub use book::{Registered, Remotes};
@@ -146,6 +147,7 @@ impl Remote {
             // What it is called among hosts is not known.
             affinity: capability.affinity(""),
             series: OnceLock::new(),
+            verdicts: Verdicts::default(),
             capability,
         });
         Self {

@@ -3,6 +3,7 @@
 //! A component becomes a `Worker` or is `Refused` with every reason at once. Several workers, and
 //! which of them serves a call, must not enter this room.
 
+mod applicant;
 mod binary;
 mod declared;
 mod health;
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
 use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
+use crate::rules::{Rules, Verdicts};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
 use crate::telemetry::Series;
 
@@ -65,6 +67,8 @@ pub struct Offered {
     pub id: Arc<str>,
     /// Where its calls are recorded, once a router has asked.
     pub series: OnceLock<Arc<Series>>,
+    /// What the policy has said of its callers.
+    pub verdicts: Verdicts,
 }
 
 /// A component that may not serve, and why.
@@ -213,6 +217,13 @@ impl Worker {
     /// What the component imports: interfaces with their versions.
     pub fn imports(&self) -> &[String] {
         &self.imports
+    }
+
+    /// Why the policy that holds now would not load it, a line for each reason.
+    pub async fn barred(&self, rules: &Rules) -> Vec<String> {
+        let capabilities = self.offered.iter().map(|offered| &offered.capability);
+        let applicant = || applicant::document(&self.file, &self.id, capabilities, &self.imports);
+        rules.refusals(applicant).await
     }
 
     /// Whether it may call other capabilities.

@@ -225,7 +225,7 @@ impl Host {
             version: &VERSION,
             runtime: None,
             env_profile: None,
-            authorised: true,
+            denied: None,
             health: Health::Well,
             predicted: worker.service.predicted(
                 worker.running,

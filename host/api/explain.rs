@@ -25,6 +25,7 @@ struct Asked {
     env_profile: Option<String>,
     max_cost: Option<f64>,
     timeout_ms: Option<u64>,
+    caller: Option<String>,
 }
 
 pub(super) async fn by_name(
@@ -33,7 +34,10 @@ pub(super) async fn by_name(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let Path((verb, name)) = path.map_err(bad_path)?;
-    let explained = shared.router.explain(&question(verb, Some(name), &uri)?)?;
+    let explained = shared
+        .router
+        .explain(&question(verb, Some(name), &uri)?)
+        .await?;
     Ok(Json(explained.into_iter().next()).into_response())
 }
 
@@ -43,7 +47,7 @@ pub(super) async fn by_verb(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let Path(verb) = path.map_err(bad_path)?;
-    let explained = shared.router.explain(&question(verb, None, &uri)?)?;
+    let explained = shared.router.explain(&question(verb, None, &uri)?).await?;
     let sentence = match explained.as_slice() {
         [one] => format!("a call of the verb alone goes to {}", one.capability),
         _ => "a call of the verb alone goes to the name whose input schema takes its input"
@@ -63,5 +67,6 @@ fn question(verb: String, name: Option<String>, uri: &Uri) -> Result<Question, F
         env_profile: asked.env_profile,
         max_cost: asked.max_cost,
         patience: asked.timeout_ms.map(Duration::from_millis),
+        caller: asked.caller,
     })
 }

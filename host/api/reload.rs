@@ -28,6 +28,8 @@ pub(super) async fn reload(State(shared): State<Arc<Shared>>) -> Result<Json<Val
         "removed": named(&changes.removed),
         "refused": changes.refused.iter().map(refusal).collect::<Vec<_>>(),
         "unsettled": unsettled.collect::<Vec<_>>(),
+        // Where the files lie is nobody's business out there: the log names them.
+        "policy": changes.policy.is_some().then_some("broken: the one before holds; see the log"),
     })))
 }
 

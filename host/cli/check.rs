@@ -103,7 +103,7 @@ impl Check {
             .iter()
             .find(|path| path.is_dir())
             .map(PathBuf::as_path);
-        let config = super::configure(dir, self.config.config.as_deref(), &[])?;
+        let config = super::configure(dir, Some(&self.config), &[])?;
         super::log(config.log, None, "warn,crank=info")?;
         let snapshot = super::runtime()?.block_on(async {
             let (engine, config) = if self.host {

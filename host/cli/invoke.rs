@@ -38,7 +38,7 @@ pub struct Invoke {
 
 impl Invoke {
     pub fn run(self) -> Result<(), Ended> {
-        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &[])?;
+        let config = super::configure(Some(&self.dir), Some(&self.config), &[])?;
         super::log(config.log, None, "warn")?;
         let input = self.payload()?;
         let (verb, name) = match self.capability.split_once(':') {
@@ -58,7 +58,8 @@ impl Invoke {
                 caller: config.identity.local.as_ref().map(ToString::to_string),
                 ..Call::new("invoke".to_owned(), verb, name, input)
             };
-            Router::new(Registry::new(snapshot)).invoke(call).await.map_err(|failure| {
+            let registry = Registry::new(snapshot).ruled_by(engine.rules().clone());
+            Router::new(registry).invoke(call).await.map_err(|failure| {
                 let mut told = failure.to_string();
                 for fault in &failure.faults {
                     told.push_str(&format!("\n  at `{}`: {}", fault.pointer, fault.detail));

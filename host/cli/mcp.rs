@@ -26,7 +26,7 @@ pub struct Mcp {
 
 impl Mcp {
     pub fn run(self) -> Result<(), Ended> {
-        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &[])?;
+        let config = super::configure(Some(&self.dir), Some(&self.config), &[])?;
         super::log(config.log, config.audit_log.as_deref(), "warn")?;
         let runtime = super::runtime()?;
         let ended = runtime.block_on(async {

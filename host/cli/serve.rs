@@ -73,7 +73,7 @@ impl Serve {
         let file = self.capabilities.iter();
         let file = file.map(|file| ("capabilities", file.display().to_string()));
         let flags: Vec<_> = listen.chain(file).collect();
-        let config = super::configure(dir, self.config.config.as_deref(), &flags)?;
+        let config = super::configure(dir, Some(&self.config), &flags)?;
         if self.print_config {
             for setting in config.settings() {
                 println!("{setting}");
@@ -209,6 +209,9 @@ pub async fn ready(
         .await
         .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
     let address = listener.local_addr().map_err(Ended::usage)?;
+    if let Some(policies) = &config.policies {
+        tracing::info!("policies of {} hold", policies.display());
+    }
     let scheme = match config.identity.tls {
         Some(_) => "https",
         None => "http",

@@ -40,6 +40,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("identity.registrars", ""),
     ("identity.open_metrics", "false"),
     ("identity.local", ""),
+    // policies/ beside the configuration or the workers, if there is one.
+    ("policies", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
     // Above the highest of the schema's own examples, which is 8192.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tokio::sync::Mutex;
 use tokio::task::{JoinError, spawn_blocking};
@@ -13,6 +14,7 @@ use super::seen::{Due, Seen, Stamp, note, scan};
 use super::{Local, claims, loading};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::rules::Looked;
 use crate::worker::{Binary, Refused, Worker};
 
 /// How often a reload that is asked for waits until files are still.
@@ -25,6 +27,8 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Held for a whole look: one after the other, so that the last state wins.
     files: Mutex<BTreeMap<PathBuf, Seen>>,
+    /// The revision of the policy that all that serves was judged by.
+    revision: AtomicU64,
 }
 
 /// Why the directory is looked at.
@@ -51,6 +55,8 @@ pub struct Changes {
     pub refused: Vec<Refused>,
     /// Files that are being written: they are looked at again.
     pub unsettled: Vec<PathBuf>,
+    /// Why the policy stays as it was before its files changed.
+    pub policy: Option<String>,
 }
 
 /// A file that is to be loaded.
@@ -86,6 +92,7 @@ impl Directory {
             config: config.clone(),
             path: path.to_owned(),
             files: Mutex::default(),
+            revision: AtomicU64::new(engine.rules().current().number()),
         }
     }
 
@@ -98,10 +105,21 @@ impl Directory {
         note(&mut files, found.await.map_err(io::Error::other)??);
 
         let mut changes = Changes::default();
+        self.revise(look, &mut changes).await;
+        // Whoever another policy may let in is tried again, and whoever it does not goes.
+        let revision = self.engine.rules().current().number();
+        let revised = self.revision.load(Relaxed) != revision;
+        let again = look == Look::Again || revised;
+        let mut barred = Vec::new();
+        for worker in files.values().filter_map(|seen| seen.serving.as_ref()) {
+            if revised {
+                barred.extend(self.barred(worker).await);
+            }
+        }
         let mut gone = Vec::new();
         let mut loads = Vec::new();
         for (file, seen) in &*files {
-            let retried = look == Look::Again && seen.refused.is_some() && seen.stamp.is_some();
+            let retried = again && seen.refused.is_some() && seen.stamp.is_some();
             match seen.due(look == Look::First) {
                 Due::Drain => gone.push(file.clone()),
                 Due::Wait => changes.unsettled.push(file.clone()),
@@ -110,7 +128,8 @@ impl Directory {
                 Due::Nothing => {}
             }
         }
-        if gone.is_empty() && loads.is_empty() {
+        if gone.is_empty() && loads.is_empty() && barred.is_empty() {
+            self.revision.store(revision, Relaxed);
             return Ok(changes);
         }
         // Whom another file stood in the way of may be free now.
@@ -137,6 +156,10 @@ impl Directory {
             turn.drain(&file);
         }
         turn.judge(loaded);
+        for (worker, refused) in barred {
+            turn.bar(&worker, refused);
+        }
+        self.revision.store(revision, Relaxed);
         let Turn {
             changes, is_other, ..
         } = turn;
@@ -145,6 +168,32 @@ impl Directory {
         }
         changes.log();
         Ok(changes)
+    }
+
+    /// Looks at the policy.
+    async fn revise(&self, look: Look, changes: &mut Changes) {
+        if look == Look::First {
+            return;
+        }
+        let rules = self.engine.rules().clone();
+        let looked = spawn_blocking(move || rules.refresh(look == Look::Again)).await;
+        match looked {
+            Ok(Looked::Revised | Looked::Same) => {}
+            Ok(Looked::Unsettled(file)) => changes.unsettled.push(file),
+            Ok(Looked::Broken(why)) => changes.policy = Some(why),
+            Err(panic) => changes.policy = Some(panic.to_string()),
+        }
+    }
+
+    /// Why a worker that serves may do so no longer, if that is so.
+    async fn barred(&self, worker: &Arc<Worker>) -> Option<(Arc<Worker>, Refused)> {
+        let reasons = worker.barred(self.engine.rules()).await;
+        let refused = |reasons| Refused {
+            file: worker.file().to_owned(),
+            worker_id: Some(worker.id().to_string()),
+            reasons,
+        };
+        (!reasons.is_empty()).then(|| (worker.clone(), refused(reasons)))
     }
 
     fn load(&self, file: &Path, seen: &Seen, look: Look, anew: bool) -> Option<Load> {
@@ -268,6 +317,19 @@ impl Turn<'_> {
         self.is_other = true;
     }
 
+    /// A worker that may serve no longer ends, if no new version has taken its place.
+    fn bar(&mut self, worker: &Arc<Worker>, refused: Refused) {
+        let seen = self.files.get_mut(worker.file());
+        let ends = seen.and_then(|seen| {
+            let serving = &mut seen.serving;
+            serving.take_if(|serving| Arc::ptr_eq(serving, worker))
+        });
+        if let Some(worker) = ends {
+            self.changes.removed.push(worker);
+            self.refuse(refused, false);
+        }
+    }
+
     fn accept(&mut self, worker: Worker) {
         let Some(seen) = self.files.get_mut(worker.file()) else {
             return;
@@ -305,6 +367,7 @@ impl Changes {
         self.removed.extend(later.removed);
         self.refused.extend(later.refused);
         self.unsettled = later.unsettled;
+        self.policy = later.policy.or(self.policy.take());
     }
 
     fn log(&self) {

@@ -110,7 +110,7 @@ fn bar_known(facts: &Facts, ask: &Ask, fits: bool) -> Option<Criterion> {
         && same(ask.env_profile, facts.env_profile);
     if !asked {
         Some(Criterion::Asked)
-    } else if !facts.authorised {
+    } else if facts.denied.is_some() {
         Some(Criterion::Policy)
     } else if facts.health == Health::Down {
         Some(Criterion::Health)

@@ -199,9 +199,9 @@ fn weigh(facts: &Facts, ask: &Ask, winner: Option<&Facts>) -> Weighed {
 fn says(criterion: Criterion, facts: &Facts, ask: &Ask, winner: Option<&Facts>) -> String {
     match criterion {
         Criterion::Asked => asked(facts, ask),
-        Criterion::Policy => match facts.authorised {
-            true => "the caller may call it".to_owned(),
-            false => "the caller may not call it".to_owned(),
+        Criterion::Policy => match facts.denied {
+            None => "the caller may call it".to_owned(),
+            Some(rules) => format!("the policy denies it: {rules}"),
         },
         Criterion::Health => match facts.health {
             Health::Well => "nothing speaks against it",

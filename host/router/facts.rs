@@ -25,8 +25,8 @@ pub struct Facts<'a> {
     pub runtime: Option<&'a str>,
     /// What kind of machine suits it.
     pub env_profile: Option<&'a str>,
-    /// Whether the caller may call it.
-    pub authorised: bool,
+    /// The rules of the policy by which the caller may not call it, where there are any.
+    pub denied: Option<&'a str>,
     /// Whether it does its work.
     pub health: Health,
     /// Within which 95 of 100 calls that come now would be answered, waiting included. `None`: not
@@ -83,8 +83,8 @@ pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
         version: &capability.version,
         runtime: capability.runtime.as_ref().map(Runtime::as_str),
         env_profile: capability.env_profile.map(|profile| profile.as_str()),
-        // Who reaches this host may call what it serves.
-        authorised: true,
+        // Whom the policy says nothing of, the policy lets in.
+        denied: None,
         health: match provider {
             Provider::Local(worker) => worker.breaker().health(now),
             Provider::Remote(remote) => match remote.endpoint().health() {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
+use super::judge::audit;
 use super::{Answer, Call, EVENTS_BUFFERED, Router};
 use crate::error::{Code, Failure};
 use crate::idempotency::{Answered, Claim, Fingerprint, Key, Scope, Told};
@@ -32,6 +33,8 @@ impl Router {
             let message = "this host keeps no idempotency keys; leave the key out";
             return Err(Failure::new(Code::InvalidRequest, message));
         };
+        let permitted = self.permit(&call).await;
+        permitted.inspect_err(|failure| audit(&call, failure))?;
         let scope = Scope::new(
             call.caller.as_deref(),
             &call.verb,

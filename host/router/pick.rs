@@ -8,7 +8,8 @@ use semver::VersionReq;
 
 use super::choose::{self, Ask, Criterion, Decision, choose};
 use super::explain::{Explanation, explain};
-use super::facts::{Facts, facts};
+use super::facts::Facts;
+use super::judge::{Barred, Who, audit, denied};
 use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::error::{Code, Failure};
 use crate::registry::{Candidate, Provider};
@@ -31,6 +32,19 @@ pub struct Question {
     pub max_cost: Option<f64>,
     /// How long the caller would wait.
     pub patience: Option<Duration>,
+    /// SPIFFE id of who would call.
+    pub caller: Option<String>,
+}
+
+impl Question {
+    fn who(&self) -> Who<'_> {
+        let caller = self.caller.as_deref();
+        Who {
+            caller,
+            origin: caller,
+            depth: 0,
+        }
+    }
 }
 
 /// Whom a call goes to.
@@ -47,7 +61,7 @@ impl Router {
     /// # Errors
     ///
     /// `unknown-capability`: there is no such verb or name.
-    pub fn explain(&self, question: &Question) -> Result<Vec<Explanation>, Failure> {
+    pub async fn explain(&self, question: &Question) -> Result<Vec<Explanation>, Failure> {
         let Question { verb, name, .. } = question;
         let snapshot = self.registry().snapshot();
         let names = snapshot.names(verb).ok_or_else(|| no_verb(verb))?;
@@ -61,7 +75,8 @@ impl Router {
         let mut explained = Vec::new();
         for (key, candidates) in names {
             if name.as_ref().is_none_or(|name| name == key) {
-                let facts = gather(candidates, |_| true);
+                let barred = self.judge(candidates, question.who()).await;
+                let facts = gather(candidates, &barred, |_| true);
                 let decision = choose(&facts, &ask, self.seed());
                 explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
             }
@@ -90,12 +105,17 @@ impl Router {
                 let known: Vec<&str> = names.keys().map(String::as_str).collect();
                 no_name(&call.verb, name, &known)
             })?,
-            None => self.by_input(names, call, began).await?,
+            None => {
+                let found = self.by_input(names, call, began).await;
+                found.inspect_err(|failure| audit(call, failure))?
+            }
         };
         let ask = call.ask();
-        let facts = gather(candidates, remaining(candidates, call, tried));
+        let barred = self.judge(candidates, Who::of(call)).await;
+        let facts = gather(candidates, &barred, remaining(candidates, call, tried));
         let decision = choose(&facts, &ask, self.seed());
-        let (fact, candidate) = winner(&facts, candidates, decision, call)?;
+        let found = winner(&facts, candidates, &barred, decision, call);
+        let (fact, candidate) = found.inspect_err(|failure| audit(call, failure))?;
         let explanation = call.explain.then(|| {
             let mut told = explain(&candidate.offered.id, &facts, &ask, decision);
             told.before = tried.failure.as_ref().map(ToString::to_string);
@@ -108,15 +128,36 @@ impl Router {
         })
     }
 
+    /// Whether the policy lets the call be made of anyone: an answer that was given before is not told to who
+    /// may no longer ask.
+    pub(super) async fn permit(&self, call: &Call) -> Result<(), Failure> {
+        let snapshot = self.registry().snapshot();
+        let mut refusal = None;
+        for (name, candidates) in snapshot.names(&call.verb).into_iter().flatten() {
+            if call.name.as_ref().is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            let barred = self.judge(candidates, Who::of(call)).await;
+            let facts = gather(candidates, &barred, |_| true);
+            if facts.iter().any(|facts| facts.denied.is_none()) {
+                return Ok(());
+            }
+            refusal.get_or_insert_with(|| denied(&facts, &barred));
+        }
+        // What is not there at all is told where it is looked for.
+        refusal.map_or(Ok(()), Err)
+    }
+
     /// Whom the choice would fall on.
-    pub(super) fn pick<'a>(
+    pub(super) async fn pick<'a>(
         &self,
         candidates: &'a [Candidate],
         call: &Call,
     ) -> Result<&'a Candidate, Failure> {
-        let facts = gather(candidates, |_| true);
+        let barred = self.judge(candidates, Who::of(call)).await;
+        let facts = gather(candidates, &barred, |_| true);
         let decision = choose(&facts, &call.ask(), self.seed());
-        Ok(winner(&facts, candidates, decision, call)?.1)
+        Ok(winner(&facts, candidates, &barred, decision, call)?.1)
     }
 
     fn seed(&self) -> u64 {
@@ -141,12 +182,16 @@ fn remaining(candidates: &[Candidate], call: &Call, tried: &Tried) -> impl Fn(&C
 }
 
 /// The facts of those candidates that may serve.
-fn gather(candidates: &[Candidate], may_serve: impl Fn(&Candidate) -> bool) -> Vec<Facts<'_>> {
+fn gather<'a>(
+    candidates: &'a [Candidate],
+    barred: &'a Barred,
+    may_serve: impl Fn(&Candidate) -> bool,
+) -> Vec<Facts<'a>> {
     let now = Instant::now();
     let mut gathered = Vec::with_capacity(candidates.len());
     for (number, candidate) in candidates.iter().enumerate() {
         if may_serve(candidate) {
-            gathered.push(facts(number, candidate, now));
+            gathered.push(barred.facts(number, candidate, now));
         }
     }
     gathered
@@ -154,12 +199,13 @@ fn gather(candidates: &[Candidate], may_serve: impl Fn(&Candidate) -> bool) -> V
 
 /// Whom a decision fell on, or why it fell on nobody.
 fn winner<'a, 'b>(
-    facts: &'b [Facts<'a>],
+    facts: &'b [Facts<'b>],
     candidates: &'a [Candidate],
+    barred: &Barred,
     decision: Decision,
     call: &Call,
-) -> Result<(&'b Facts<'a>, &'a Candidate), Failure> {
-    let barred = match decision {
+) -> Result<(&'b Facts<'b>, &'a Candidate), Failure> {
+    let criterion = match decision {
         Decision::Chosen(at) => {
             let found = facts.get(at).and_then(|facts| {
                 let candidate = candidates.get(facts.number)?;
@@ -169,8 +215,8 @@ fn winner<'a, 'b>(
         }
         Decision::Nobody(criterion) => criterion,
     };
-    Err(match barred {
-        Criterion::Policy => Failure::new(Code::Denied, "the caller may not call it"),
+    Err(match criterion {
+        Criterion::Policy => denied(facts, barred),
         Criterion::Health => {
             let down = facts.iter().find(|facts| facts.health == Health::Down);
             unreachable(down.and_then(|facts| candidates.get(facts.number)))

@@ -5,7 +5,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::held::Known;
-use super::{Binary, Breaker, Load, Offered, Refused, Worker, placement, storage, terms};
+use super::{
+    Binary, Breaker, Load, Offered, Refused, Worker, applicant, placement, storage, terms,
+};
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
 use crate::engine::{Engine, Origin};
@@ -13,6 +15,7 @@ use crate::error::Failure;
 use crate::gpu::{self, Adapter, Seat};
 use crate::limits::{Handed, Limits};
 use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
+use crate::rules::Verdicts;
 use crate::sandbox::{self, Rates, Sandbox, Shelf};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
@@ -66,6 +69,9 @@ impl Loading<'_> {
             .as_deref()
             .and_then(|id| terms::foreign_worker_id(self.config, &stem, id));
         reasons.extend(stolen);
+        let id = claimed.as_deref().unwrap_or(&stem);
+        let document = || applicant::document(&self.binary.file, id, capabilities.iter(), &imports);
+        reasons.extend(self.engine.rules().refusals(document).await);
         let known = Known {
             weight: terms::weight(&self.config.limits, operator, &capabilities),
             megabits: terms::megabits(&self.config.limits, &capabilities),
@@ -154,6 +160,7 @@ impl Loading<'_> {
                     limits,
                     constraints: known.held(&capability, &limits),
                     series: OnceLock::new(),
+                    verdicts: Verdicts::default(),
                     capability,
                 })
             })

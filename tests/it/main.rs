@@ -25,6 +25,7 @@ mod new;
 mod openapi;
 mod peers;
 mod placement;
+mod policy;
 mod reload;
 mod remote;
 mod route;

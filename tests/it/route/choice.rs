@@ -52,7 +52,7 @@ fn candidate() -> impl Strategy<Value = Facts<'static>> {
         .prop_map(
             |(
                 version,
-                authorised,
+                is_allowed,
                 health,
                 (predicted, promised),
                 budget_left,
@@ -68,7 +68,7 @@ fn candidate() -> impl Strategy<Value = Facts<'static>> {
                     version: &VERSIONS[version],
                     runtime: Some("wasm-component"),
                     env_profile: None,
-                    authorised,
+                    denied: (!is_allowed).then_some("rule"),
                     health,
                     predicted,
                     promised,
@@ -114,7 +114,7 @@ fn ask<'a>((first, max_cost, patience): Asked, wanted: &'a VersionReq) -> Ask<'a
 
 /// Written down a second time, and not by means of what is tested.
 fn may_serve(facts: &Facts, ask: &Ask) -> bool {
-    facts.authorised
+    facts.denied.is_none()
         && facts.health != Health::Down
         && ask.max_cost.is_none_or(|most| facts.cost <= most)
         && ask
@@ -247,7 +247,7 @@ fn the_most_loaded_of_equals_is_never_drawn_alone_and_a_big_one_counts_by_its_si
         version: &VERSIONS[0],
         runtime: None,
         env_profile: None,
-        authorised: true,
+        denied: None,
         health: Health::Well,
         predicted: None,
         promised: None,
@@ -284,7 +284,7 @@ fn nobody_is_for_what_stopped_the_one_that_came_furthest() {
         version: &VERSIONS[0],
         runtime: Some("python"),
         env_profile: None,
-        authorised: true,
+        denied: None,
         health: Health::Down,
         predicted: None,
         promised: None,
