@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 what was checked or called falls short, 2 usage or configuration.
 
 mod build;
+mod cache;
 mod check;
 mod compile;
 mod demo;
@@ -43,6 +44,7 @@ Examples:
   crank build guests/hello-world --out workers    compile a worker to a component
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
+  crank cache list                                what compiled code is kept?
   crank gpu                                       which GPUs could workers use?
   crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'
   crank mcp workers                               serve them to an MCP client that starts this itself"
@@ -62,6 +64,7 @@ enum Command {
     Build(build::Build),
     New(new::New),
     Gpu(gpu::Gpu),
+    Cache(cache::Cache),
     #[command(name = engine::COMPILE, hide = true)]
     Compile(compile::Compile),
 }
@@ -99,6 +102,7 @@ pub fn run() -> ExitCode {
         Command::Build(build) => build.run(),
         Command::New(new) => new.run(),
         Command::Gpu(gpu) => gpu.run(),
+        Command::Cache(cache) => cache.run(),
         Command::Compile(compile) => return compile.run(),
     };
     tmp::finish();
@@ -161,10 +165,15 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
         .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))
 }
 
+/// Where compiled code is kept.
+fn code_dir(config: &Config) -> PathBuf {
+    config.cache_dir.join("code")
+}
+
 fn engine(config: &Config) -> Result<Engine, Ended> {
     // Not by its path, where an update may have put another program meanwhile.
     let settings = engine::Settings::new(&config.limits, "/proc/self/exe");
-    Engine::new(settings, Some(&config.cache_dir.join("code")))
+    Engine::new(settings, Some(&code_dir(config)))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))
 }
 

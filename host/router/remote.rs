@@ -10,8 +10,7 @@ use crate::error::{Code, Failure};
 use crate::limits::Usage;
 use crate::remote::{Forward, Remote, Unanswered};
 use crate::sandbox::Payload;
-use crate::telemetry::{Heat, Recording};
-use crate::worker::Temperature;
+use crate::telemetry::{Recording, Temperature};
 
 impl Router {
     /// Checks, forwards and checks, all before one deadline. It takes no slot of this host: whoever runs it
@@ -31,7 +30,7 @@ impl Router {
         let remotes = self.registry().remotes();
         let path = remotes.onward(&call.path).map_err(here)?;
         remotes.note_call();
-        recording.started(Heat::Warm, Duration::ZERO);
+        recording.started(Temperature::Fresh, Duration::ZERO);
         let traceparent = recording.traceparent();
         let sent = Instant::now();
         let forward = Forward {

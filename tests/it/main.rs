@@ -2,6 +2,7 @@
 
 mod admission;
 mod build;
+mod cache;
 mod classify;
 mod cli;
 mod compile;
@@ -26,6 +27,7 @@ mod reload;
 mod remote;
 mod route;
 mod search;
+mod snapshot;
 mod state;
 mod storage;
 mod stream;
