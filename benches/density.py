@@ -4,7 +4,7 @@
     benches/density.py target/release/crank target/workers/hello-world.wasm [--workers 1000]
 
 The workers are copies of hello-world with ids of their own. Memory is what the process itself keeps (Pss of what is
-not a file, from smaps_rollup) with all of them over that with one; compiled code is counted in, and told apart.
+not a file, from smaps_rollup) with all of them over that with one. Compiled code is in it: it is loaded from memory.
 """
 
 import argparse
@@ -33,17 +33,9 @@ def start(program, workers, scratch, state):
 
 
 def resident(host):
-    """KiB: of the process, and of what it may execute of its own."""
+    """KiB of the process's own."""
     rollup = pathlib.Path(f"/proc/{host.pid}/smaps_rollup").read_text()
-    everything = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
-    code, executable = 0, False
-    for line in pathlib.Path(f"/proc/{host.pid}/smaps").read_text().splitlines():
-        fields = line.split()
-        if "-" in fields[0]:
-            executable = "x" in fields[1] and len(fields) < 6
-        elif executable and fields[0] == "Rss:":
-            code += int(fields[1])
-    return everything, code
+    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
 
 
 def latency(address, calls=2000):
@@ -71,15 +63,15 @@ def measure(program, component, count):
         host.wait()
         host, address, cached = start(program, workers, scratch, "state-1")
         time.sleep(1)
-        memory, code = resident(host)
-        artifacts = [file.stat().st_size for file in (scratch / "cache/code").glob("*.cwasm")]
-        print(f"{count:5} workers: start {cached:.2f} s cached ({compiled:.1f} s uncompiled), {memory} KiB anonymous, "
-              f"{code} KiB of it executable, code of each {artifacts[0] >> 10} KiB", flush=True)
+        memory = resident(host)
+        code = next((scratch / "cache/code").glob("*.cwasm")).stat().st_size >> 10
+        print(f"{count:5} workers: start {cached:.2f} s cached ({compiled:.1f} s uncompiled), {memory} KiB of its own; "
+              f"compiled code of each {code} KiB", flush=True)
         took = latency(address)
         print(f"              a call takes {took:.0f} us (median, one connection, this script's own time included)")
         host.kill()
         host.wait()
-        return memory, code
+        return memory
 
 
 def main():
@@ -89,11 +81,8 @@ def main():
     arguments.add_argument("--workers", type=int, default=1000)
     given = arguments.parse_args()
     component = given.component.read_bytes()
-    one, one_code = measure(given.program, component, 1)
-    many, many_code = measure(given.program, component, given.workers)
-    each = (many - one) / (given.workers - 1)
-    code = (many_code - one_code) / (given.workers - 1)
-    print(f"each: {each:.0f} KiB resident, {code:.0f} KiB of it executable code")
+    one, many = measure(given.program, component, 1), measure(given.program, component, given.workers)
+    print(f"each: {(many - one) / (given.workers - 1):.0f} KiB, its compiled code included")
 
 
 main()

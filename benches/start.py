@@ -43,6 +43,12 @@ def start(program, workers, cache, state):
     return host, address, (listens - began) * 1e3, (answers - began) * 1e3, answer.headers["crank-cold"]
 
 
+def computed(host):
+    """Milliseconds of CPU time that its threads have used so far: what a busy machine does not change."""
+    tasks = pathlib.Path(f"/proc/{host.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e6
+
+
 def stop(host):
     host.kill()
     host.stderr.close()
@@ -77,12 +83,13 @@ def measure(program, files, runs):
         times = []
         for run in range(runs):
             host, _, listens, answers, cold = start(program, workers, cache, scratch / f"state-{run}")
+            times.append((answers, listens, computed(host)))
             stop(host)
-            times.append((answers, listens))
-        answers = sorted(answers for answers, _ in times)
-        listens = statistics.median(listens for _, listens in times)
+        answers = sorted(answers for answers, _, _ in times)
+        listens = statistics.median(listens for _, listens, _ in times)
+        cpu = statistics.median(cpu for _, _, cpu in times)
         print(f"  {cold:<11} listens after {listens:8.1f} ms, answers after {statistics.median(answers):8.1f} ms"
-              f" (median of {runs}; {answers[0]:.1f} to {answers[-1]:.1f})", flush=True)
+              f" (median of {runs}; {answers[0]:.1f} to {answers[-1]:.1f}), {cpu:.1f} ms of CPU time", flush=True)
 
 
 def main():
