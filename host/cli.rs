@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 what was checked or called falls short, 2 usage or configuration.
 
 mod build;
+mod cache;
 mod check;
 mod compile;
 mod demo;
@@ -47,6 +48,7 @@ Examples:
   crank check workers                             what do these workers declare, import and lack?
   crank serve workers                             serve them on 127.0.0.1:8080
   crank policy explain - greet:hello_world        may anybody invoke this, and why?
+  crank cache list                                what compiled code is kept?
   crank gpu                                       which GPUs could workers use?
   crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'
   crank mcp workers                               serve them to an MCP client that starts this itself"
@@ -68,6 +70,7 @@ enum Command {
     Gpu(gpu::Gpu),
     Token(token::Token),
     Policy(policy::Policy),
+    Cache(cache::Cache),
     #[command(name = engine::COMPILE, hide = true)]
     Compile(compile::Compile),
 }
@@ -110,6 +113,7 @@ pub fn run() -> ExitCode {
         Command::Gpu(gpu) => gpu.run(),
         Command::Token(token) => token.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Cache(cache) => cache.run(),
         Command::Compile(compile) => return compile.run(),
     };
     tmp::finish();
@@ -187,12 +191,17 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
         .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))
 }
 
+/// Where compiled code is kept.
+fn code_dir(config: &Config) -> PathBuf {
+    config.cache_dir.join("code")
+}
+
 fn engine(config: &Config) -> Result<Engine, Ended> {
     // Not by its path, where an update may have put another program meanwhile.
     let settings = engine::Settings::new(&config.limits, "/proc/self/exe");
     let rules = Rules::open(config.policies.as_deref())
         .map_err(|error| Ended::Usage(format!("the policy is broken: {error}")))?;
-    let engine = Engine::new(settings, Some(&config.cache_dir.join("code")))
+    let engine = Engine::new(settings, Some(&code_dir(config)))
         .map_err(|error| Ended::Usage(format!("the engine does not start: {error:#}")))?;
     Ok(engine.with_rules(rules))
 }

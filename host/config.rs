@@ -70,6 +70,8 @@ pub struct Config {
     pub log: LogFormat,
     /// Whether the directory of components is followed while it is served.
     pub watch: bool,
+    /// Whether workers start from init snapshots.
+    pub snapshot: bool,
     /// Where refusals are written down.
     pub audit_log: Option<PathBuf>,
     /// The collector that spans go to: `http://localhost:4318`.
@@ -152,6 +154,8 @@ pub struct LimitSettings {
     pub compile_memory: ByteCount,
     /// Compiled code of one component.
     pub artifact: ByteCount,
+    /// All compiled code that is kept.
+    pub cache: ByteCount,
     /// Head of one request: request line and header fields.
     pub header: ByteCount,
     /// Target of one request.
@@ -217,6 +221,8 @@ pub struct WorkerSettings {
     pub spiffe_id: Option<SpiffeId>,
     /// Whose worker it is, for the manifests.
     pub owner: Option<String>,
+    /// Replaces the global word on init snapshots.
+    pub snapshot: Option<bool>,
 }
 
 /// Where a value came from.
@@ -291,6 +297,7 @@ impl Config {
             _ => Err("must be \"text\" or \"json\""),
         });
         let watch = reader.boolean("watch");
+        let snapshot = reader.boolean("snapshot");
         let audit_log = reader.optional("audit_log", |reader, key| reader.path(key));
         let otlp_endpoint = reader.optional("otlp_endpoint", |reader, key| {
             reader.text(key, reader::endpoint)
@@ -330,6 +337,7 @@ impl Config {
             allowed_origins: allowed_origins?,
             log: log?,
             watch: watch?,
+            snapshot: snapshot?,
             audit_log: audit_log?,
             otlp_endpoint: otlp_endpoint?,
             memory_budget: memory_budget?,
@@ -381,6 +389,7 @@ impl LimitSettings {
         // The compiler itself needs some 12 MiB, and 2 more for each core.
         let compile_memory = reader.mebibytes("limits.compile_memory_mb", 64..=1 << 20);
         let artifact = reader.mebibytes("limits.artifact_mb", 1..=16_384);
+        let cache = reader.mebibytes("limits.cache_mb", 1..=1 << 20);
         // Hyper reads heads into a buffer of at least 8 KiB.
         let header = reader
             .number("limits.header_bytes", 8192..=1 << 20)
@@ -445,6 +454,7 @@ impl LimitSettings {
             compile: compile?,
             compile_memory: compile_memory?,
             artifact: artifact?,
+            cache: cache?,
             header: header?,
             uri: uri?,
             header_timeout: header_timeout?,

@@ -13,6 +13,7 @@ mod seen;
 mod snapshot;
 mod watch;
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
@@ -146,6 +147,24 @@ impl Registry {
     /// The directory cannot be read. What is loaded goes on serving.
     pub async fn refresh(&self) -> io::Result<Changes> {
         self.look(Look::Changed).await
+    }
+
+    /// Takes the init snapshots of workers that are to have one and do not yet: one after the other, for
+    /// as long as the future lives.
+    pub async fn keep_snapshots(&self) -> Infallible {
+        let Some(directory) = &self.directory else {
+            return std::future::pending().await;
+        };
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            // Taken anew each time: who is gone meanwhile needs none.
+            while let Some(worker) = self.snapshot().pending() {
+                directory.take_snapshot(&worker).await;
+            }
+            // The sender is this registry's own.
+            let _ = changes.changed().await;
+        }
     }
 
     async fn look(&self, look: Look) -> io::Result<Changes> {

@@ -40,8 +40,8 @@ use crate::limits::Usage;
 use crate::registry::{Candidate, Provider, Registry};
 use crate::remote::Unanswered;
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
-use crate::telemetry::{Asked, Heat, Key, Recording, Series, Telemetry, Terms};
-use crate::worker::{Offered, Pass, Temperature, Worker};
+use crate::telemetry::{Asked, Key, Recording, Series, Telemetry, Temperature, Terms};
+use crate::worker::{Offered, Pass, Worker};
 
 /// Events that wait for a slow caller before the worker has to wait too.
 pub const EVENTS_BUFFERED: usize = 64;
@@ -369,7 +369,7 @@ impl Router {
             }) as Arc<dyn Dispatch>
         });
         let cold = worker.temperature();
-        recording.started(heat(cold), permit.waited());
+        recording.started(cold, permit.waited());
         let events = match call.events {
             // An answer that is told again is told whole: events that are the answer are kept as one.
             Some(caller) if claim.is_none() || !offered.capability.produces.is_event_stream() => {
@@ -516,13 +516,6 @@ fn late(_: Elapsed) -> Failure {
         Code::Deadline,
         "the deadline passed while a body was being checked",
     )
-}
-
-fn heat(temperature: Temperature) -> Heat {
-    match temperature {
-        Temperature::Uncompiled | Temperature::Cached => Heat::Cold,
-        Temperature::Fresh => Heat::Warm,
-    }
 }
 
 /// The context that a worker is given beside its request.

@@ -34,7 +34,7 @@ pub use audit::layer as audit_layer;
 pub use blame::{Blame, End};
 pub use report::{Costs, Kept as KeptInShort, Report};
 pub use series::{Key, Series, Terms};
-pub use tally::Heat;
+pub use tally::Temperature;
 
 use blame::Course;
 use clock::Clock;
@@ -103,7 +103,7 @@ pub struct Recording<'a> {
 
 #[derive(Clone, Copy, Debug)]
 struct Start {
-    heat: Heat,
+    temperature: Temperature,
     queue: Duration,
     after: Duration,
 }
@@ -284,9 +284,9 @@ impl Recording<'_> {
     }
 
     /// The worker starts now, after so long a wait for its turn.
-    pub fn started(&mut self, heat: Heat, queue: Duration) {
+    pub fn started(&mut self, temperature: Temperature, queue: Duration) {
         self.start = Some(Start {
-            heat,
+            temperature,
             queue,
             after: self.began.elapsed(),
         });
@@ -323,7 +323,7 @@ impl Recording<'_> {
     fn count(&mut self, end: End, took: Duration) {
         self.ended = true;
         if let Some(span) = &mut self.span {
-            span.end(end, self.start.map(|start| start.heat));
+            span.end(end, self.start.map(|start| start.temperature));
         }
         let usage = self.usage.unwrap_or_default();
         let timed = matches!(
@@ -331,13 +331,13 @@ impl Recording<'_> {
             End::Answered | End::Failed(Code::Deadline, Blame::Worker)
         );
         let times = self.start.filter(|_| timed);
-        let times = times.map(|at| (at.heat, [at.queue, usage.start, usage.run, took]));
+        let times = times.map(|at| (at.temperature, [at.queue, usage.start, usage.run, took]));
         self.series.record(end, times);
         if let Some(usage) = &self.usage {
             self.series.used(usage);
         }
         let Some(start) = self.start else { return };
-        self.series.live().started(start.heat);
+        self.series.live().started(start.temperature);
         // A worker that did its part, or would have, is paid; a failure of its own is not.
         if matches!(
             end,

@@ -8,6 +8,7 @@ mod binary;
 mod declared;
 mod health;
 mod held;
+mod image;
 mod load;
 mod placement;
 mod storage;
@@ -15,7 +16,7 @@ mod terms;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use crate::admission::Lane;
@@ -26,11 +27,12 @@ use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
 use crate::rules::{Rules, Verdicts};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
-use crate::telemetry::Series;
+use crate::telemetry::{Series, Temperature};
 
 pub use binary::Binary;
 pub use health::{Breaker, Health, Pass};
 pub use held::Held;
+pub use image::Snapshotted;
 
 /// A component that is loaded and ready.
 pub struct Worker {
@@ -44,6 +46,9 @@ pub struct Worker {
     calls_peers: bool,
     sandbox: Sandbox,
     origin: Origin,
+    /// What it declared, where a snapshot is to say the same.
+    said: Option<blake3::Hash>,
+    snapshotted: Mutex<Snapshotted>,
     called: AtomicBool,
     lane: Arc<Lane>,
     breaker: Breaker,
@@ -80,28 +85,6 @@ pub struct Refused {
     pub worker_id: Option<String>,
     /// Every reason, each a line that names its fix where there is one.
     pub reasons: Vec<String>,
-}
-
-/// How the code that answers a call came to be ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Temperature {
-    /// First call since the component was compiled.
-    Uncompiled,
-    /// First call since its code was loaded from the cache.
-    Cached,
-    /// A new sandbox of a worker that has answered before: the normal case.
-    Fresh,
-}
-
-impl Temperature {
-    /// The value of the `Crank-Cold` header.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Temperature::Uncompiled => "uncompiled",
-            Temperature::Cached => "cached",
-            Temperature::Fresh => "fresh",
-        }
-    }
 }
 
 /// What a worker is doing and has done.
@@ -262,6 +245,7 @@ impl Worker {
             return Temperature::Fresh;
         }
         match self.origin {
+            _ if self.seat().is_some() => Temperature::GpuFirst,
             Origin::Compiled => Temperature::Uncompiled,
             Origin::Cached => Temperature::Cached,
         }

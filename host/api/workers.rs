@@ -10,7 +10,7 @@ use crate::capability::Constraint;
 use crate::engine::Origin;
 use crate::remote::Remote;
 use crate::router::Router;
-use crate::worker::{Observed, Offered, Refused, Worker};
+use crate::worker::{Observed, Offered, Refused, Snapshotted, Worker};
 
 /// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
 pub(super) fn view(router: &Router) -> Value {
@@ -78,6 +78,7 @@ fn loaded(router: &Router, worker: &Worker, refused: &[Refused]) -> Value {
             Origin::Compiled => "compiled",
             Origin::Cached => "cached",
         },
+        "snapshot": snapshot(&worker.snapshotted()),
         "imports": worker.imports(),
         "load_score": worker.load_score(),
         "health": health(worker),
@@ -92,6 +93,14 @@ fn loaded(router: &Router, worker: &Worker, refused: &[Refused]) -> Value {
         },
         "capabilities": worker.offered().iter().map(|offered| capability(router, offered, &observed)).collect::<Vec<_>>(),
     })
+}
+
+fn snapshot(snapshotted: &Snapshotted) -> Value {
+    let mut view = json!({ "state": snapshotted.as_str() });
+    if let Snapshotted::Refused(reason) = snapshotted {
+        view["reason"] = reason.as_str().into();
+    }
+    view
 }
 
 fn health(worker: &Worker) -> Value {

@@ -174,6 +174,7 @@ pub async fn tending<T>(router: &Router, serving: impl Future<Output = T>) -> T 
         served = serving => served,
         never = telemetry.tend() => match never {},
         never = router.registry().keep_remote() => match never {},
+        never = router.registry().keep_snapshots() => match never {},
     };
     // Only a panic ends it early, and that was printed.
     let _ = tokio::task::spawn_blocking(move || telemetry.close()).await;

@@ -22,6 +22,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_origins", ""),
     ("log", "text"),
     ("watch", "true"),
+    ("snapshot", "true"),
     ("audit_log", ""),
     ("otlp_endpoint", ""),
     // Three quarters of what there is.
@@ -64,6 +65,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.compile_ms", "120000"),
     ("limits.compile_memory_mb", "1024"),
     ("limits.artifact_mb", "256"),
+    ("limits.cache_mb", "4096"),
     ("limits.header_bytes", "16384"),
     ("limits.uri_bytes", "8192"),
     ("limits.header_timeout_ms", "10000"),
@@ -101,6 +103,7 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "worker_id",
     "spiffe_id",
     "owner",
+    "snapshot",
 ];
 
 /// Variables with our prefix that belong to the command line itself.

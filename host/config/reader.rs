@@ -275,6 +275,10 @@ impl Reader {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())
             }),
+            snapshot: self.worker_key(stem, section, "snapshot", |value| {
+                let read = value.as_bool();
+                read.ok_or_else(|| "must be true or false".to_owned())
+            }),
             owner: self.worker_key(stem, section, "owner", |value| {
                 let text = value.as_str().filter(|text| !text.is_empty());
                 text.map(str::to_owned)

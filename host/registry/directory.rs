@@ -196,6 +196,11 @@ impl Directory {
         (!reasons.is_empty()).then(|| (worker.clone(), refused(reasons)))
     }
 
+    /// Takes the init snapshot of a worker of this directory.
+    pub async fn take_snapshot(&self, worker: &Worker) {
+        worker.take_snapshot(&self.engine, &self.config).await;
+    }
+
     fn load(&self, file: &Path, seen: &Seen, look: Look, anew: bool) -> Option<Load> {
         Some(Load {
             engine: self.engine.clone(),

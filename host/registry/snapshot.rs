@@ -10,7 +10,7 @@ use crate::capability::{Filter, View};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::remote::{self, Entry, Joined};
-use crate::worker::{Offered, Refused, Worker};
+use crate::worker::{Offered, Refused, Snapshotted, Worker};
 
 /// A capability and the worker that offers it.
 #[derive(Clone)]
@@ -70,6 +70,12 @@ impl Snapshot {
         local.workers = workers.into_iter().map(Arc::new).collect();
         local.refused.extend(contested);
         Self::compose(&local, &[])
+    }
+
+    /// A worker here whose init snapshot is still to be taken.
+    pub(super) fn pending(&self) -> Option<Arc<Worker>> {
+        let pending = |worker: &&Arc<Worker>| worker.snapshotted() == Snapshotted::Pending;
+        self.workers.iter().find(pending).cloned()
     }
 
     /// What the parts of all sources make together.

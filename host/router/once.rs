@@ -12,7 +12,7 @@ use crate::error::{Code, Failure};
 use crate::idempotency::{Answered, Claim, Fingerprint, Key, Scope, Told};
 use crate::limits::Usage;
 use crate::sandbox::{Event, Payload};
-use crate::worker::Temperature;
+use crate::telemetry::Temperature;
 
 /// A body beyond this is digested on a thread of its own.
 const LONG: usize = 1 << 20;

@@ -11,8 +11,7 @@ use crate::idempotency::Claim;
 use crate::limits::Usage;
 use crate::remote::{Forward, Remote, Unanswered};
 use crate::sandbox::Payload;
-use crate::telemetry::{Heat, Recording};
-use crate::worker::Temperature;
+use crate::telemetry::{Recording, Temperature};
 
 impl Router {
     /// Checks, forwards and checks, all before one deadline. It takes no slot of this host: whoever runs it
@@ -36,7 +35,7 @@ impl Router {
             claim.start(remote.is_idempotent()).await.map_err(here)?;
         }
         remotes.note_call();
-        recording.started(Heat::Warm, Duration::ZERO);
+        recording.started(Temperature::Fresh, Duration::ZERO);
         let traceparent = recording.traceparent();
         let sent = Instant::now();
         let forward = Forward {

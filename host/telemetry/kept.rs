@@ -15,7 +15,7 @@ use super::series::{Key, Series};
 use super::tally::Ring;
 
 /// The form of the file. Another one is not read.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
 const NAME: &str = "telemetry.json";
 
 /// The file, which belongs to this host as long as it runs.

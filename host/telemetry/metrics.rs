@@ -17,7 +17,7 @@ use super::blame::{Blame, End};
 use super::histogram::Histogram;
 use super::report::{budget, targets};
 use super::series::Series;
-use super::tally::{Heat, Phase};
+use super::tally::{Phase, Temperature};
 use crate::error::Code;
 
 /// Bounds of the buckets of times: powers of two of microseconds, 128 us to 33 s. At those the host's own
@@ -156,9 +156,14 @@ fn durations(series: &[Arc<Series>]) -> Vec<MetricFamily> {
         let mut metrics = Vec::new();
         for series in series {
             let [worker, capability, version] = labels(series);
-            for heat in Heat::ALL {
-                let labels = [worker, capability, version, ("temperature", heat.as_str())];
-                let times = series.live().times(heat, phase);
+            for temperature in Temperature::ALL {
+                let labels = [
+                    worker,
+                    capability,
+                    version,
+                    ("temperature", temperature.as_str()),
+                ];
+                let times = series.live().times(temperature, phase);
                 metrics.extend(times.map(|times| histogram(&labels, times, TIMES, 1e6)));
             }
         }

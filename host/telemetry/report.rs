@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::blame::{Blame, End};
 use super::costs::{Accounts, Spent};
 use super::series::{Series, Terms};
-use super::tally::{Heat, Phase, Tally, Window};
+use super::tally::{Phase, Tally, Temperature, Window};
 
 /// One capability of one worker: its promises, and what became of its calls.
 #[derive(Clone, Debug, Serialize)]
@@ -246,14 +246,15 @@ impl Figures {
                 *codes.entry(code.to_string()).or_default() += count;
             }
         }
-        let phases = |heat| {
-            let one = |phase: Phase| (phase.as_str(), Latency::of(tally, heat, phase));
+        let phases = |temperature| {
+            let one = |phase: Phase| (phase.as_str(), Latency::of(tally, temperature, phase));
             Phase::ALL
                 .map(one)
                 .into_iter()
                 .filter(|(_, latency)| latency.samples > 0)
         };
-        let heats = Heat::ALL.map(|heat| (heat.as_str(), phases(heat).collect()));
+        let temperatures = Temperature::ALL
+            .map(|temperature| (temperature.as_str(), phases(temperature).collect()));
         Self {
             calls: tally.calls(),
             answered: outcomes.answered,
@@ -262,14 +263,14 @@ impl Figures {
             availability_pct: outcomes.error_rate().map(|rate| 100.0 * (1.0 - rate)),
             served_pct: (wanted > 0).then(|| 100.0 * outcomes.answered as f64 / wanted as f64),
             codes,
-            latency_ms: BTreeMap::from(heats),
+            latency_ms: BTreeMap::from(temperatures),
         }
     }
 }
 
 impl Latency {
-    fn of(tally: &Tally, heat: Heat, phase: Phase) -> Self {
-        let times = tally.times(heat, phase);
+    fn of(tally: &Tally, temperature: Temperature, phase: Phase) -> Self {
+        let times = tally.times(temperature, phase);
         let at = |q| times.quantile(q).map(|micros| round(micros / 1e3));
         Self {
             p50: at(0.50),

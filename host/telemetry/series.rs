@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::blame::End;
 use super::clock::Clock;
 use super::costs::{Account, Ledger, TENANTS};
-use super::tally::{Heat, Live, Outcomes, Past, Ring, Tally, Window};
+use super::tally::{Live, Outcomes, Past, Ring, Tally, Temperature, Window};
 use crate::capability::Slo;
 use crate::limits::Usage;
 
@@ -180,7 +180,7 @@ impl Series {
 
     /// Counts a call. The times of a call count where it got an answer, and where it was given up
     /// because the worker took too long: else a worker that hangs would look fast.
-    pub(super) fn record(&self, end: End, times: Option<(Heat, [Duration; 4])>) {
+    pub(super) fn record(&self, end: End, times: Option<(Temperature, [Duration; 4])>) {
         let now = self.clock.now();
         let due = millis(now) >= self.figures.due.load(Relaxed);
         // Where somebody else is at it, this call does without: it waits for no lock.
@@ -194,8 +194,8 @@ impl Series {
             past.advance(&self.live, now.as_secs());
         }
         self.live.end(end);
-        if let Some((heat, phases)) = times {
-            self.live.took(heat, phases);
+        if let Some((temperature, phases)) = times {
+            self.live.took(temperature, phases);
         }
         if let Some(past) = past {
             self.refresh_at(now, past);

@@ -13,13 +13,17 @@ use serde::{Deserialize, Serialize};
 use super::blame::{Blame, End};
 use super::histogram::{Counts, Histogram};
 
-/// Whether the worker had answered before.
+/// How the code that answers a call came to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Heat {
-    /// The first call since its code was compiled or loaded.
-    Cold,
-    /// Any other.
-    Warm,
+pub enum Temperature {
+    /// First call since the component was compiled.
+    Uncompiled,
+    /// First call since its code was loaded from the cache.
+    Cached,
+    /// A new sandbox of a worker that has answered before: the normal case.
+    Fresh,
+    /// First call of a worker that has a GPU: whatever its code needed, its device is opened too.
+    GpuFirst,
 }
 
 /// A part of a call's time.
@@ -49,7 +53,7 @@ pub(super) struct Live {
     ends: [AtomicU64; End::COUNT],
     cold: AtomicU64,
     /// Made when first needed: an idle capability costs next to nothing.
-    times: [OnceLock<Box<[Histogram; 4]>>; 2],
+    times: [OnceLock<Box<[Histogram; 4]>>; 4],
     used: OnceLock<Box<[Histogram; 2]>>,
 }
 
@@ -57,7 +61,7 @@ pub(super) struct Live {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tally {
     ends: BTreeMap<String, u64>,
-    times: [[Counts; 4]; 2],
+    times: [[Counts; 4]; 4],
 }
 
 /// The calls that a worker could have answered: what its availability is measured by.
@@ -81,15 +85,22 @@ pub(super) struct Past {
 /// Slots by their number: the time since the Unix epoch in lengths of a slot.
 pub(super) type Ring = VecDeque<(u64, Tally)>;
 
-impl Heat {
-    pub(super) const ALL: [Heat; 2] = [Heat::Cold, Heat::Warm];
+impl Temperature {
+    pub(super) const ALL: [Self; 4] = [Self::Uncompiled, Self::Cached, Self::Fresh, Self::GpuFirst];
 
-    /// As metrics and reports write it.
+    /// As metrics, reports and the header `Crank-Cold` write it.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Heat::Cold => "cold",
-            Heat::Warm => "warm",
+            Self::Uncompiled => "uncompiled",
+            Self::Cached => "cached",
+            Self::Fresh => "fresh",
+            Self::GpuFirst => "gpu-first",
         }
+    }
+
+    /// Whether the worker had answered before.
+    pub fn is_fresh(self) -> bool {
+        self == Self::Fresh
     }
 }
 
@@ -158,8 +169,8 @@ impl Live {
     }
 
     /// The worker was started.
-    pub fn started(&self, heat: Heat) {
-        if heat == Heat::Cold {
+    pub fn started(&self, temperature: Temperature) {
+        if !temperature.is_fresh() {
             self.cold.fetch_add(1, Relaxed);
         }
     }
@@ -169,8 +180,8 @@ impl Live {
     }
 
     /// The phases in their order.
-    pub fn took(&self, heat: Heat, phases: [Duration; 4]) {
-        let made = self.times[heat as usize].get_or_init(Box::default);
+    pub fn took(&self, temperature: Temperature, phases: [Duration; 4]) {
+        let made = self.times[temperature as usize].get_or_init(Box::default);
         for (histogram, time) in made.iter().zip(phases) {
             histogram.record(micros(time));
         }
@@ -188,8 +199,8 @@ impl Live {
             .map_or(0, |count| count.load(Relaxed))
     }
 
-    pub fn times(&self, heat: Heat, phase: Phase) -> Option<&Histogram> {
-        self.times[heat as usize]
+    pub fn times(&self, temperature: Temperature, phase: Phase) -> Option<&Histogram> {
+        self.times[temperature as usize]
             .get()
             .map(|times| &times[phase as usize])
     }
@@ -201,9 +212,9 @@ impl Live {
 
     fn tally(&self) -> Tally {
         let ends = End::all().map(|end| (end, self.count(end)));
-        let counts = |heat| {
+        let counts = |temperature| {
             Phase::ALL.map(|phase| {
-                let times = self.times(heat, phase);
+                let times = self.times(temperature, phase);
                 times.map(Histogram::counts).unwrap_or_default()
             })
         };
@@ -212,7 +223,7 @@ impl Live {
                 .filter(|(_, count)| *count > 0)
                 .map(|(end, count)| (end.to_text(), count))
                 .collect(),
-            times: Heat::ALL.map(counts),
+            times: Temperature::ALL.map(counts),
         }
     }
 }
@@ -273,14 +284,16 @@ impl Tally {
         }
     }
 
-    pub fn times(&self, heat: Heat, phase: Phase) -> &Counts {
-        &self.times[heat as usize][phase as usize]
+    pub fn times(&self, temperature: Temperature, phase: Phase) -> &Counts {
+        &self.times[temperature as usize][phase as usize]
     }
 
-    /// Cold and warm together.
+    /// All temperatures together.
     pub fn total_times(&self) -> Counts {
-        let mut all = self.times(Heat::Cold, Phase::Total).clone();
-        all.add(self.times(Heat::Warm, Phase::Total));
+        let mut all = Counts::default();
+        for temperature in Temperature::ALL {
+            all.add(self.times(temperature, Phase::Total));
+        }
         all
     }
 }
@@ -405,7 +418,7 @@ mod tests {
             past.advance(&live, now);
             for _ in 0..calls {
                 live.end(End::Answered);
-                live.took(Heat::Warm, [Duration::from_millis(1); 4]);
+                live.took(Temperature::Fresh, [Duration::from_millis(1); 4]);
             }
 
             let current = past.current(&live);

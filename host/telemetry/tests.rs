@@ -30,7 +30,7 @@ fn answered(series: &Series, times: u32, took: Duration) {
     for _ in 0..times {
         series.record(
             End::Answered,
-            Some((Heat::Warm, [Duration::ZERO, took, took, took])),
+            Some((Temperature::Fresh, [Duration::ZERO, took, took, took])),
         );
     }
 }
@@ -107,7 +107,7 @@ fn a_call_is_paid_where_the_worker_did_its_part() {
     let call = |started: bool, code: Option<Code>| {
         let mut recording = telemetry.record(&series, &by(Some("spiffe://crank.local/ada")));
         if started {
-            recording.started(Heat::Cold, Duration::ZERO);
+            recording.started(Temperature::Cached, Duration::ZERO);
         }
         recording.end(code);
     };
@@ -119,7 +119,7 @@ fn a_call_is_paid_where_the_worker_did_its_part() {
     call(false, Some(Code::Overloaded));
     // Who hangs up pays for what was begun.
     let mut gone = telemetry.record(&series, &by(None));
-    gone.started(Heat::Warm, Duration::ZERO);
+    gone.started(Temperature::Fresh, Duration::ZERO);
     drop(gone);
     drop(telemetry.record(&series, &by(None)));
     let accounts = telemetry.shared.ledger.accounts();
@@ -142,7 +142,7 @@ fn a_worker_that_hangs_does_not_look_fast() {
     });
     let mut recording = telemetry.record(&series, &by(None));
     recording.given(Duration::from_millis(5));
-    recording.started(Heat::Warm, Duration::ZERO);
+    recording.started(Temperature::Fresh, Duration::ZERO);
     std::thread::sleep(Duration::from_millis(5));
     recording.end(Some(Code::Deadline));
     let kept = series.kept().expect("a promise");

@@ -27,7 +27,7 @@ use tokio::runtime::Handle;
 
 use super::blame::End;
 use super::series::Key;
-use super::tally::Heat;
+use super::tally::Temperature;
 
 /// What a collector has to take a batch and answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -105,10 +105,10 @@ impl Traced {
         format!("00-{trace}-{span}-{flags:02x}")
     }
 
-    pub fn end(&mut self, end: End, heat: Option<Heat>) {
-        if let Some(heat) = heat {
+    pub fn end(&mut self, end: End, temperature: Option<Temperature>) {
+        if let Some(temperature) = temperature {
             self.0
-                .set_attribute(KeyValue::new("faas.coldstart", heat == Heat::Cold));
+                .set_attribute(KeyValue::new("faas.coldstart", !temperature.is_fresh()));
         }
         let failed = match end {
             End::Answered => return self.0.end(),

@@ -1,16 +1,19 @@
 //! From a file to a worker, or to every reason why not.
 
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
+
+use wasmtime::component::Component;
 
 use super::held::Known;
 use super::{
-    Binary, Breaker, Load, Offered, Refused, Worker, applicant, placement, storage, terms,
+    Binary, Breaker, Load, Offered, Refused, Snapshotted, Worker, applicant, image, placement,
+    storage, terms,
 };
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
-use crate::engine::{Engine, Origin};
+use crate::engine::{Engine, Image, Origin};
 use crate::error::Failure;
 use crate::gpu::{self, Adapter, Seat};
 use crate::limits::{Handed, Limits};
@@ -20,7 +23,7 @@ use crate::sandbox::{self, Rates, Sandbox, Shelf};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
-const DECLARE: Limits = Limits {
+pub(super) const DECLARE: Limits = Limits {
     memory: 256 << 20,
     wall: Duration::from_secs(10),
     cpu: Duration::from_secs(2),
@@ -44,11 +47,16 @@ pub(super) struct Loading<'a> {
 
 impl Loading<'_> {
     pub async fn run(&self) -> Result<Worker, Refused> {
-        let (component, origin) = self.component().await?;
         let stem = self.stem();
+        let operator = self.config.workers.get(&stem);
+        let wanted = operator
+            .and_then(|operator| operator.snapshot)
+            .unwrap_or(self.config.snapshot);
+        let (component, mut origin, mut snapshotted) = self.prepared(wanted).await?;
         let declared = sandbox::declare(self.engine, stem.clone().into(), &component, DECLARE)
             .await
             .map_err(|failure| self.binary.refused(None, vec![declare_failed(&failure)]))?;
+        let said = (snapshotted == Snapshotted::Pending).then(|| image::said(&declared));
         // An id that is none is not repeated to anyone.
         let claimed = WorkerId::parse(&declared.worker_id)
             .ok()
@@ -119,6 +127,13 @@ impl Loading<'_> {
             .await
             .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
+        let mut component = component;
+        if snapshotted == Snapshotted::Used
+            && let Err(reason) = image::fits(&component, capabilities.iter().map(limits))
+        {
+            snapshotted = Snapshotted::Refused(reason);
+            (component, origin) = self.component().await?;
+        }
         let sandbox = Sandbox::new(
             self.engine,
             id.clone(),
@@ -176,6 +191,8 @@ impl Loading<'_> {
             calls_peers: grants.iter().any(|granted| granted == Interface::Peers),
             sandbox,
             origin,
+            said,
+            snapshotted: Mutex::new(snapshotted),
             called: AtomicBool::new(false),
             lane: Arc::new(terms::lane(&self.config.limits, operator)),
             breaker: Breaker::default(),
@@ -183,8 +200,26 @@ impl Loading<'_> {
         })
     }
 
+    /// The component, or where it was taken before its init snapshot.
+    async fn prepared(&self, wanted: bool) -> Result<(Component, Origin, Snapshotted), Refused> {
+        let kept = match wanted {
+            true => self.engine.kept_image(self.binary.bytes.clone()).await,
+            false => Ok(None),
+        };
+        let snapshotted = match kept {
+            Ok(Some(Image::Taken(image))) => {
+                return Ok((image, Origin::Cached, Snapshotted::Used));
+            }
+            Ok(Some(Image::Refused(reason))) => Snapshotted::Refused(reason),
+            _ if wanted => Snapshotted::Pending,
+            _ => Snapshotted::Off,
+        };
+        let (component, origin) = self.component().await?;
+        Ok((component, origin, snapshotted))
+    }
+
     /// Compiles.
-    async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
+    async fn component(&self) -> Result<(Component, Origin), Refused> {
         let refused = |reason| self.binary.refused(None, vec![reason]);
         let bytes = self.binary.bytes.clone();
         let name = self

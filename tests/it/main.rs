@@ -2,6 +2,7 @@
 
 mod admission;
 mod build;
+mod cache;
 mod classify;
 mod cli;
 mod compile;
@@ -30,6 +31,7 @@ mod reload;
 mod remote;
 mod route;
 mod search;
+mod snapshot;
 mod state;
 mod storage;
 mod stream;

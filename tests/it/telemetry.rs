@@ -145,8 +145,8 @@ fn a_promise_is_shown_beside_what_was_measured_kept_or_missed() {
             (&json!(4), &json!(100.0))
         );
         let times = &day["latency_ms"];
-        assert_eq!(times["cold"]["run"]["samples"], 1, "{times}");
-        assert_eq!(times["warm"]["queue"]["samples"], 3, "{times}");
+        assert_eq!(times["uncompiled"]["run"]["samples"], 1, "{times}");
+        assert_eq!(times["fresh"]["queue"]["samples"], 3, "{times}");
 
         let broken = entry(&slo, "misbehave:slo_broken");
         assert_eq!(verdict(broken, "availability_pct")["measured"], 0.0);
@@ -348,11 +348,11 @@ fn the_metrics_are_what_prometheus_reads() {
         for (name, labels) in [
             (
                 "faas_invoke_duration_seconds",
-                [of[0], ("temperature", "warm")],
+                [of[0], ("temperature", "fresh")],
             ),
             (
                 "faas_init_duration_seconds",
-                [of[0], ("temperature", "cold")],
+                [of[0], ("temperature", "uncompiled")],
             ),
             ("faas_mem_usage_bytes", of),
             ("faas_cpu_usage_seconds", of),
