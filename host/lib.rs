@@ -45,4 +45,6 @@ pub mod api;
 
 pub mod toolchain;
 
+pub mod bench;
+
 pub mod cli;
