@@ -231,7 +231,7 @@ impl Lab {
     async fn measure(&self, target: &Target) -> Result<Measured, String> {
         let router = self.router(target);
         let alone = self.alone(target, &router).await?;
-        let (rate, rate_from) = self.rate(target, &alone);
+        let (rate, rate_from) = self.rate(target, &router, &alone).await;
         let warm = self.flow(target, &router, rate).await?;
         let uncompiled = self.uncompiled(target).await?;
         let cached = self.cached(target).await?;

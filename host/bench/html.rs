@@ -24,7 +24,7 @@ pub fn html(report: &Report) -> Result<String, Box<dyn Error>> {
     let machine = &report.machine;
     writeln!(
         page,
-        "<p>{} on {} ({} cores, {}, {}); crank {}, <time>{}</time> seconds after 1970 began (UTC). \
+        "<p>{} on {} ({} cores, {}, {}); crank {}, at Unix time {}. \
          {} s of calls for each capability, in {} rounds.</p>",
         escape(&report.settings.directory.display().to_string()),
         escape(machine.cpu.as_deref().unwrap_or("an unnamed processor")),
@@ -62,7 +62,8 @@ fn summary(page: &mut String, report: &Report) -> fmt::Result {
         "memory, KiB",
         "SLO",
     ] {
-        write!(page, "<th scope=\"col\">{head}</th>")?;
+        let kind = if head == "SLO" { " class=\"text\"" } else { "" };
+        write!(page, "<th scope=\"col\"{kind}>{head}</th>")?;
     }
     page.push_str("</tr></thead>\n<tbody>\n");
     for of in &report.capabilities {
@@ -85,11 +86,14 @@ fn summary(page: &mut String, report: &Report) -> fmt::Result {
         ] {
             write!(page, "<td>{cell}</td>")?;
         }
-        let kept = of.slo.iter().all(|verdict| verdict.met);
+        let kept = match of.slo.as_slice() {
+            [] => "",
+            promises => class(promises.iter().all(|verdict| verdict.met)),
+        };
         writeln!(
             page,
             "<td class=\"text {}\">{}</td></tr>",
-            class(kept),
+            kept,
             escape(&verdict(&of.slo))
         )?;
     }
@@ -176,7 +180,7 @@ fn promises(page: &mut String, slo: &[Verdict]) -> fmt::Result {
     page.push_str(
         "<div class=\"scroll\"><table>\n<caption>Promises</caption>\n<thead><tr><th scope=\"col\">target</th>\
          <th scope=\"col\">declared</th><th scope=\"col\">measured</th><th scope=\"col\">margin</th>\
-         <th scope=\"col\">verdict</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\" class=\"text\">verdict</th></tr></thead>\n<tbody>\n",
     );
     for verdict in slo {
         let word = class(verdict.met);

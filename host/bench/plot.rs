@@ -45,7 +45,7 @@ pub(super) fn latency(of: &Measured) -> Drawn {
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
             .margin_right(30)
-            .x_label_area_size(40)
+            .x_label_area_size(46)
             .y_label_area_size(60)
             .build_cartesian_2d(0.0..most(|point| point.0).max(2.2), values.log_scale())?;
         chart
@@ -53,7 +53,7 @@ pub(super) fn latency(of: &Measured) -> Drawn {
             .light_line_style(TRANSPARENT)
             .bold_line_style(TEXT.mix(0.2))
             .axis_style(TEXT)
-            .label_style(("sans-serif", 12, &TEXT))
+            .label_style(("sans-serif", 15, &TEXT))
             .x_labels(8)
             .x_label_formatter(&|nines| percent(*nines))
             .y_label_formatter(&|ms| digits(*ms))
@@ -66,7 +66,7 @@ pub(super) fn latency(of: &Measured) -> Drawn {
                 .iter()
                 .map(|&at| Cross::new(at, 6, PROMISE.stroke_width(3))),
         )?;
-        let label = ("sans-serif", 12, &PROMISE).into_text_style(&area);
+        let label = ("sans-serif", 15, &PROMISE).into_text_style(&area);
         let label = label.pos(Pos::new(HPos::Center, VPos::Bottom));
         chart.draw_series(promises.iter().map(|&(x, ms)| {
             let text = format!("{} ms", digits(ms));
@@ -101,8 +101,8 @@ pub(super) fn temperatures(capability: &str, of: &Temperatures) -> Drawn {
         let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
         let mut chart = ChartBuilder::on(&area)
             .margin(10)
-            .margin_right(150)
-            .x_label_area_size(40)
+            .margin_right(170)
+            .x_label_area_size(46)
             .build_cartesian_2d(values.log_scale(), 0.0..count)?;
         chart
             .configure_mesh()
@@ -111,7 +111,7 @@ pub(super) fn temperatures(capability: &str, of: &Temperatures) -> Drawn {
             .light_line_style(TRANSPARENT)
             .bold_line_style(TEXT.mix(0.2))
             .axis_style(TEXT)
-            .label_style(("sans-serif", 12, &TEXT))
+            .label_style(("sans-serif", 15, &TEXT))
             .x_label_formatter(&|ms| digits(*ms))
             .x_desc("to the first answer, ms")
             .draw()?;
@@ -123,7 +123,7 @@ pub(super) fn temperatures(capability: &str, of: &Temperatures) -> Drawn {
             )
         };
         chart.draw_series(bars.iter().enumerate().map(bar))?;
-        let label = ("sans-serif", 12, &TEXT).into_text_style(&area);
+        let label = ("sans-serif", 15, &TEXT).into_text_style(&area);
         let label = label.pos(Pos::new(HPos::Left, VPos::Center));
         chart.draw_series(bars.iter().enumerate().map(|(row, &(name, ms))| {
             let text = format!("{name}: {} ms", digits(ms));
@@ -159,7 +159,7 @@ fn span(values: impl Iterator<Item = f64>) -> Range<f64> {
         .fold((f64::MAX, 1e-3), |(least, most), value| {
             (value.min(least), value.max(most))
         });
-    least.min(most) / 2.0..most * 2.0
+    least.min(most) / 2.0..most * 3.0
 }
 
 /// As part of a page: of any width, in the page's colour, with words for those who do not see it.

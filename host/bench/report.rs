@@ -111,7 +111,7 @@ pub enum RateFrom {
     Given,
     /// The run that this one is compared with.
     Compared,
-    /// Half of what calls one after the other came to, within a ceiling.
+    /// Half of what calls one after the other came to, or four at once where that is less, within a ceiling.
     Derived,
 }
 

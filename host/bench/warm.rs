@@ -18,8 +18,10 @@ const PROBES: usize = 100;
 const PROBE_RATE: f64 = 1000.0;
 /// A derived rate is no higher: beyond it this process measures how it makes calls.
 const MOST: f64 = 1000.0;
-/// Of what one core sustains, the part that a derived rate asks for.
+/// Of what calls sustain, one after the other or a few at once, the part that a derived rate asks for.
 const PART: f64 = 0.5;
+/// Callers at once.
+const CROWD: usize = 4;
 /// Calls one after the other: so many at least, and for so long at most.
 const ALONE: usize = 3;
 const ALONE_FOR: Duration = Duration::from_secs(1);
@@ -73,15 +75,44 @@ impl Lab {
         Sampled::of(took).ok_or_else(|| "no call was made".to_owned())
     }
 
-    /// The rate of a target: the operator's, else that of the run it is compared with, else half of what one
-    /// core sustains.
-    pub(super) fn rate(&self, target: &Target, alone: &Sampled) -> (f64, RateFrom) {
+    /// Answers per second to a few callers at once, each with one call after the other: less than one alone
+    /// gets, where calls stand in each other's way.
+    async fn crowd(&self, target: &Target, router: &Router) -> f64 {
+        let time = ALONE_FOR.min(self.plan.duration / 5);
+        let began = Instant::now();
+        let callers = (0..CROWD).map(|caller| {
+            let (target, router) = (target.clone(), router.clone());
+            tokio::spawn(async move {
+                let (mut made, mut answered) = (0, 0usize);
+                while made < ALONE || began.elapsed() < time {
+                    answered += usize::from(target.call(&router, caller + made).await.is_ok());
+                    made += 1;
+                }
+                answered
+            })
+        });
+        let mut answered = 0;
+        for caller in callers.collect::<Vec<_>>() {
+            answered += caller.await.unwrap_or(0);
+        }
+        answered.max(1) as f64 / began.elapsed().as_secs_f64()
+    }
+
+    /// The rate of a target: the operator's, else that of the run it is compared with, else half of what calls
+    /// sustain.
+    pub(super) async fn rate(
+        &self,
+        target: &Target,
+        router: &Router,
+        alone: &Sampled,
+    ) -> (f64, RateFrom) {
         let compared = self.plan.rates.get(&*target.offered.id).copied();
         match (self.plan.rate, compared) {
             (Some(rate), _) => (rate, RateFrom::Given),
             (None, Some(rate)) => (rate, RateFrom::Compared),
             (None, None) => {
                 let sustained = 1e3 / alone.ms.max(1e-3);
+                let sustained = sustained.min(self.crowd(target, router).await);
                 ((sustained * PART).min(MOST), RateFrom::Derived)
             }
         }

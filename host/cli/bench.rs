@@ -40,7 +40,7 @@ pub struct Bench {
     /// one --capability is chosen; may repeat
     #[arg(long = "input", value_name = "[VERB:NAME=]INPUT")]
     inputs: Vec<String>,
-    /// Calls per second of each capability [default: half of what one core sustains, 1000 at most]
+    /// Calls per second of each capability [default: half of what is sustained, 1000 at most]
     #[arg(long, value_name = "N", value_parser = rate)]
     rate: Option<f64>,
     /// How long each capability is called: 5s, 500ms, 1m
