@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 what was checked or called falls short, 2 usage or configuration.
 
+mod bench;
 mod build;
 mod cache;
 mod check;
@@ -51,6 +52,7 @@ Examples:
   crank cache list                                what compiled code is kept?
   crank gpu                                       which GPUs could workers use?
   crank invoke workers greet:hello_world '{\"name\":\"Ada\"}'
+  crank bench workers                             what does each cost, and does it keep its promises?
   crank mcp workers                               serve them to an MCP client that starts this itself"
 )]
 struct Cli {
@@ -65,6 +67,7 @@ enum Command {
     Check(check::Check),
     Invoke(invoke::Invoke),
     Mcp(mcp::Mcp),
+    Bench(bench::Bench),
     Build(build::Build),
     New(new::New),
     Gpu(gpu::Gpu),
@@ -108,6 +111,7 @@ pub fn run() -> ExitCode {
         Command::Check(check) => check.run(),
         Command::Invoke(invoke) => invoke.run(),
         Command::Mcp(mcp) => mcp.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Build(build) => build.run(),
         Command::New(new) => new.run(),
         Command::Gpu(gpu) => gpu.run(),

@@ -3,6 +3,7 @@
 //! One `Engine` serves every worker: a slot of 4 GiB of address space fits any 32-bit component.
 //! What runs, for whom and with which powers must not enter this room.
 
+mod bare;
 mod cache;
 mod compile;
 mod gate;
@@ -19,6 +20,7 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 pub use crate::machine::cores;
+pub use bare::Bare;
 pub use cache::{
     CodeCache, Entry as CacheEntry, Kind, Origin, clear as clear_cache, entries as cache_entries,
 };

@@ -51,4 +51,6 @@ pub mod api;
 
 pub mod toolchain;
 
+pub mod bench;
+
 pub mod cli;

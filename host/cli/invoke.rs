@@ -40,7 +40,7 @@ impl Invoke {
     pub fn run(self) -> Result<(), Ended> {
         let config = super::configure(Some(&self.dir), Some(&self.config), &[])?;
         super::log(config.log, None, "warn")?;
-        let input = self.payload()?;
+        let input = payload(&self.input, self.media_type.as_deref())?;
         let (verb, name) = match self.capability.split_once(':') {
             Some((verb, name)) => (verb.to_owned(), Some(name.to_owned())),
             None => (self.capability.clone(), None),
@@ -75,33 +75,29 @@ impl Invoke {
             .and_then(|()| out.flush())
             .map_err(Ended::usage)
     }
+}
 
-    fn payload(&self) -> Result<Payload, Ended> {
-        let mut body = Vec::new();
-        let mut guessed = None;
-        match (self.input.as_str(), self.input.strip_prefix('@')) {
-            ("-", _) => {
-                std::io::stdin()
-                    .read_to_end(&mut body)
-                    .map_err(Ended::usage)?;
-            }
-            (_, Some(file)) => {
-                body = std::fs::read(file)
-                    .map_err(|error| Ended::Usage(format!("{file}: {error}")))?;
-                guessed = mime_guess::from_path(file).first_raw();
-            }
-            (json, None) => body = json.as_bytes().to_vec(),
+/// An input as the command line names it: JSON, `-` for standard input, or `@FILE`.
+pub(super) fn payload(input: &str, media_type: Option<&str>) -> Result<Payload, Ended> {
+    let mut body = Vec::new();
+    let mut guessed = None;
+    match (input, input.strip_prefix('@')) {
+        ("-", _) => {
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .map_err(Ended::usage)?;
         }
-        let media_type = self
-            .media_type
-            .as_deref()
-            .or(guessed)
-            .unwrap_or("application/json");
-        Ok(Payload {
-            media_type: media_type.to_owned(),
-            body: body.into(),
-        })
+        (_, Some(file)) => {
+            body = std::fs::read(file).map_err(|error| Ended::Usage(format!("{file}: {error}")))?;
+            guessed = mime_guess::from_path(file).first_raw();
+        }
+        (json, None) => body = json.as_bytes().to_vec(),
     }
+    let media_type = media_type.or(guessed).unwrap_or("application/json");
+    Ok(Payload {
+        media_type: media_type.to_owned(),
+        body: body.into(),
+    })
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

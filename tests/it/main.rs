@@ -1,6 +1,7 @@
 //! Crank from the outside: one binary, a file per feature.
 
 mod admission;
+mod bench;
 mod build;
 mod cache;
 mod classify;
