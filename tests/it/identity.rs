@@ -342,25 +342,13 @@ fn a_tool_and_a_peer_are_told_who_calls_and_on_whose_behalf() {
         let dir = dir();
         let keys = file(&dir, "tokens", &crank::auth::line(&token, &id));
         let asking = Asking::start(dir, &keys).await;
-        let post = |path: &str, body: Value| {
-            let sent = asking
-                .host
-                .client
-                .post(asking.host.url(path))
-                .bearer_auth(&token);
-            let sent = sent.header("accept", "application/json, text/event-stream");
-            sent.json(&body).send()
-        };
-        let nested = post(
-            "/invoke/relay/one",
-            json!({ "to": "relay:who", "input": null }),
-        );
-        let nested: Value = nested
-            .await
-            .expect("it answers")
-            .json()
-            .await
-            .expect("JSON");
+        let to = json!({ "to": "relay:who", "input": null });
+        let nested = asking
+            .host
+            .client
+            .post(asking.host.url("/invoke/relay/one"));
+        let nested = nested.bearer_auth(&token).json(&to).send().await;
+        let nested: Value = nested.expect("it answers").json().await.expect("JSON");
         assert_eq!(
             nested["answer"]["caller"], "spiffe://crank.local/worker/relay",
             "{nested}"
