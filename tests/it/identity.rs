@@ -342,25 +342,13 @@ fn a_tool_and_a_peer_are_told_who_calls_and_on_whose_behalf() {
         let dir = dir();
         let keys = file(&dir, "tokens", &crank::auth::line(&token, &id));
         let asking = Asking::start(dir, &keys).await;
-        let post = |path: &str, body: Value| {
-            let sent = asking
-                .host
-                .client
-                .post(asking.host.url(path))
-                .bearer_auth(&token);
-            let sent = sent.header("accept", "application/json, text/event-stream");
-            sent.json(&body).send()
-        };
-        let nested = post(
-            "/invoke/relay/one",
-            json!({ "to": "relay:who", "input": null }),
-        );
-        let nested: Value = nested
-            .await
-            .expect("it answers")
-            .json()
-            .await
-            .expect("JSON");
+        let to = json!({ "to": "relay:who", "input": null });
+        let nested = asking
+            .host
+            .client
+            .post(asking.host.url("/invoke/relay/one"));
+        let nested = nested.bearer_auth(&token).json(&to).send().await;
+        let nested: Value = nested.expect("it answers").json().await.expect("JSON");
         assert_eq!(
             nested["answer"]["caller"], "spiffe://crank.local/worker/relay",
             "{nested}"
@@ -371,21 +359,21 @@ fn a_tool_and_a_peer_are_told_who_calls_and_on_whose_behalf() {
             "{context}"
         );
 
-        let call = json!({
-            "jsonrpc": "2.0", "id": 1, "method": "tools/call",
-            "params": { "name": "relay-who", "arguments": { "value": null } },
+        let version = "2026-07-28";
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": version,
+            "io.modelcontextprotocol/clientInfo": { "name": "test", "version": "1" },
+            "io.modelcontextprotocol/clientCapabilities": {},
         });
-        let sent = asking
-            .host
-            .client
-            .post(asking.host.url("/mcp"))
-            .bearer_auth(&token);
+        let arguments = json!({ "value": null });
+        let params = json!({ "name": "relay-who", "arguments": arguments, "_meta": meta });
+        let call = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params });
+        let sent = asking.host.client.post(asking.host.url("/mcp"));
+        let sent = sent.bearer_auth(&token).json(&call);
         let sent = sent.header("accept", "application/json, text/event-stream");
-        let sent = sent
-            .header("mcp-protocol-version", "2025-06-18")
-            .json(&call)
-            .send()
-            .await;
+        let sent = sent.header("mcp-protocol-version", version);
+        let sent = sent.header("mcp-method", "tools/call");
+        let sent = sent.header("mcp-name", "relay-who").send().await;
         let told = sent.expect("it answers").text().await.expect("text");
         assert!(told.contains(ADA), "{told}");
         let events = asking

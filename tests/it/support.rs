@@ -70,7 +70,7 @@ static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let writer = Lines(lines.clone());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new("crank=debug,worker=trace"))
+        .with_env_filter(EnvFilter::new("crank=debug,worker=trace,audit=info"))
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .init();
