@@ -4,43 +4,26 @@
 //!
 //!     cargo bench --bench invoke
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use common::{config, hello};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
-use crank::config::Config;
 use crank::engine::{Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
+use crank::rules::{Asking, Rules};
 use crank::sandbox::Payload;
-use crank::toolchain::{BuildRequest, Terminal, build};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
 
 const INPUT: &[u8] = br#"{"name": "Ada"}"#;
-
-fn hello() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let config = config();
-    let request = BuildRequest {
-        crates: vec![root.join("guests/hello-world")],
-        out: root.join("target/workers"),
-        target_dir: root.join("target"),
-        cache_dir: config.cache_dir.clone(),
-        offline: false,
-    };
-    let terminal = Terminal::default();
-    build(&request, &|event| terminal.show(event)).expect("hello-world builds");
-    root.join("target/workers/hello-world.wasm")
-}
-
-fn config() -> Config {
-    Config::load(&[], None, std::env::vars()).expect("the defaults hold")
-}
 
 fn engine() -> Engine {
     let settings = Settings {
@@ -61,22 +44,17 @@ fn router(runtime: &Runtime, engine: &Engine, file: &Path) -> Router {
 }
 
 fn call() -> Call {
-    Call {
-        request_id: "00000000000000000000000000000000".to_owned(),
-        verb: "greet".to_owned(),
-        name: Some("hello_world".to_owned()),
-        version: None,
-        input: Payload {
-            media_type: "application/json".to_owned(),
-            body: Bytes::from_static(INPUT),
-        },
-        parameters: Vec::new(),
-        caller: None,
-        timeout: None,
-        traceparent: None,
-        events: None,
-        chain: None,
-    }
+    let input = Payload {
+        media_type: "application/json".to_owned(),
+        body: Bytes::from_static(INPUT),
+    };
+    let id = "00000000000000000000000000000000".to_owned();
+    Call::new(
+        id,
+        "greet".to_owned(),
+        Some("hello_world".to_owned()),
+        input,
+    )
 }
 
 /// Instantiate, call, drop: what wasmtime asks for, on the same engine settings, nothing else.
@@ -123,6 +101,44 @@ fn bare(c: &mut Criterion) {
             },
             BatchSize::SmallInput,
         );
+    });
+    group.finish();
+}
+
+/// The same, under a policy that has to be asked: what it said is known from the second call on.
+fn under_a_policy(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let rules = Rules::open(Some(&root.join("docs/examples/policies"))).expect("a policy");
+    let engine = engine().with_rules(rules);
+    let config = Arc::new(config());
+    let snapshot = runtime.block_on(Snapshot::load(&engine, &config, vec![hello()]));
+    let offered = snapshot.workers()[0].offered()[0].clone();
+    let router = Router::new(Registry::new(snapshot).ruled_by(engine.rules().clone()));
+    let ada = "spiffe://crank.local/agent/ada";
+    let mut group = c.benchmark_group("hello");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("crank in process, under a policy", |b| {
+        b.to_async(&runtime).iter_batched(
+            || Call {
+                caller: Some(ada.to_owned()),
+                ..call()
+            },
+            |call| async { router.invoke(call).await.expect("greets") },
+            BatchSize::SmallInput,
+        );
+    });
+    group.bench_function("a decision that is known", |b| {
+        let revision = engine.rules().revision().expect("it has to be asked");
+        b.iter(|| {
+            let asking = Asking {
+                revision,
+                caller: Some(ada),
+                origin: Some(ada),
+                depth: 0,
+            };
+            offered.verdicts.get(&asking, asking.hash()).expect("known")
+        });
     });
     group.finish();
 }
@@ -179,5 +195,5 @@ fn over_http(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bare, in_process, over_http);
+criterion_group!(benches, bare, in_process, under_a_policy, over_http);
 criterion_main!(benches);

@@ -19,14 +19,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::Random;
+use common::{Random, allowed_cores, config, pin};
 use component::{Wat, capability};
 use crank::admission::Admission;
-use crank::config::Config;
 use crank::engine::{self, Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde_json::{Value, json};
 
 /// The argument that makes this program the generator.
@@ -72,7 +70,7 @@ fn measure(seconds: u64, work: u32, core: usize) -> Value {
         .build()
         .expect("threads");
     let dir = tempfile::tempdir().expect("a directory");
-    let config = Arc::new(Config::load(&[], None, std::env::vars()).expect("the defaults hold"));
+    let config = Arc::new(config());
     let settings = Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"));
     let engine = Engine::new(settings, Some(dir.path())).expect("an engine");
     let file = dir.path().join("compute.wasm");
@@ -239,22 +237,6 @@ impl Round<'_> {
             );
         }
     }
-}
-
-fn allowed_cores() -> Vec<usize> {
-    let set = sched_getaffinity(None).expect("the kernel says");
-    (0..CpuSet::MAX_CPU)
-        .filter(|&core| set.is_set(core))
-        .collect()
-}
-
-/// Keeps this thread, and those that it starts, on some cores.
-fn pin(cores: &[usize]) {
-    let mut set = CpuSet::new();
-    for &core in cores {
-        set.set(core);
-    }
-    sched_setaffinity(None, &set).expect("cores of our own");
 }
 
 /// What became of one call.

@@ -21,7 +21,7 @@ use tokio::time::timeout_at;
 
 use crate::error::{Code, Failure};
 
-pub use lane::Lane;
+pub use lane::{Lane, Service};
 
 use queue::{Queue, Rank, Reason, Verdict};
 

@@ -3,18 +3,30 @@
 //! Nothing below this room knows a status, a header or a media range. Nothing here chooses, runs or
 //! validates: that is `router`'s work.
 
+mod caller;
 mod door;
+mod edge;
 mod events;
+mod explain;
 mod invoke;
+mod mcp;
+mod openapi;
 mod problem;
+mod register;
+mod reload;
 mod routes;
 mod server;
+mod telemetry;
 mod workers;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::Auth;
 use crate::config::{ByteCount, Config};
+use crate::identity::SpiffeId;
 
+pub use mcp::converse;
 pub use problem::status;
 pub use server::serve;
 
@@ -40,9 +52,23 @@ pub struct Settings {
     pub header_timeout: Duration,
     /// Within which a request's body must arrive; also how long a response may wait for its reader.
     pub body_timeout: Duration,
+    /// Requests of one caller per second, at once before that holds, and under way. 0: any number.
+    pub caller_rate: u32,
+    /// See `caller_rate`.
+    pub caller_burst: u32,
+    /// See `caller_rate`.
+    pub caller_concurrency: usize,
     /// A stream in which nothing happened for this long gets a comment, so that nobody on the way takes
     /// it for dead, and a caller who is gone without a word is found out.
     pub heartbeat: Duration,
+    /// Whether callers must prove who they are. Then nothing is served without [`Settings::auth`].
+    pub identified: bool,
+    /// Whether `GET /metrics` is answered without credentials.
+    pub open_metrics: bool,
+    /// What proves who calls, and what the host speaks TLS with.
+    pub auth: Option<Arc<Auth>>,
+    /// In whose name calls over standard input and output are made.
+    pub local: Option<SpiffeId>,
 }
 
 impl From<&Config> for Settings {
@@ -57,7 +83,14 @@ impl From<&Config> for Settings {
             uri_bytes: bytes(config.limits.uri),
             header_timeout: config.limits.header_timeout,
             body_timeout: config.limits.body_timeout,
+            caller_rate: config.limits.caller_rate,
+            caller_burst: config.limits.caller_burst,
+            caller_concurrency: config.limits.caller_concurrency,
             heartbeat: HEARTBEAT,
+            identified: config.identity.is_required() || config.identity.tls.is_some(),
+            open_metrics: config.identity.open_metrics,
+            auth: None,
+            local: config.identity.local.clone(),
         }
     }
 }

@@ -24,7 +24,7 @@ pub use check::{CPU_SHARES, Problem};
 pub use declaration::{Declaration, RawCapability, RawConstraints, RawExample, RawSlo, check};
 pub use raw::Schemas;
 pub use required::{InterfaceEntry, Required, RequiredError};
-pub use schema::{MAX_SCHEMA_BYTES, Schema};
+pub use schema::{MAX_SCHEMA_BYTES, Schema, resolve};
 pub use view::{Filter, Tier, View, missing_faas, tiers};
 
 /// Why a text is no name, worker id or media type.
@@ -204,11 +204,51 @@ macro_rules! vocabulary {
     };
 }
 
-vocabulary! {
-    /// What runs a worker that the host loads itself.
-    Runtime {
-        /// A WebAssembly component.
-        WasmComponent = "wasm-component",
+/// What runs a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// A WebAssembly component: of a worker that the host loads itself.
+    WasmComponent,
+    /// Whatever a remote worker says: `python3.11`.
+    Remote(Box<str>),
+}
+
+impl Runtime {
+    /// Every word that a component may say.
+    pub const WORDS: &[&str] = &["wasm-component"];
+
+    /// Reads the word of a component.
+    pub fn parse(text: &str) -> Option<Self> {
+        (text == "wasm-component").then_some(Self::WasmComponent)
+    }
+
+    /// Reads the word of a remote worker.
+    pub fn of_remote(text: &str) -> Result<Self, NameError> {
+        let fits = (1..=64).contains(&text.len())
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b'+'));
+        match Self::parse(text) {
+            Some(runtime) => Ok(runtime),
+            None if fits => Ok(Self::Remote(text.into())),
+            None => Err(NameError(
+                "must be a word such as \"python3.11\", at most 64 bytes",
+            )),
+        }
+    }
+
+    /// The word itself.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::WasmComponent => "wasm-component",
+            Self::Remote(text) => text,
+        }
+    }
+}
+
+impl Serialize for Runtime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 
@@ -420,10 +460,31 @@ pub struct Capability {
     pub extensions: BTreeMap<String, String>,
 }
 
+/// What a capability's `controller_affinity` says of one host; the better one is the less.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Affinity {
+    /// It names this host.
+    Here,
+    /// It names none.
+    Anywhere,
+    /// It names others alone.
+    Elsewhere,
+}
+
 impl Capability {
     /// `verb:name`, as callers write it.
     pub fn key(&self) -> String {
         format!("{}:{}", self.verb, self.name)
+    }
+
+    /// How much it belongs on a host.
+    pub fn affinity(&self, controller_id: &str) -> Affinity {
+        match self.controller_affinity.as_deref() {
+            None | Some([]) => Affinity::Anywhere,
+            Some(named) if named.iter().any(|name| name == controller_id) => Affinity::Here,
+            Some(_) => Affinity::Elsewhere,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A flag wins over the environment, the environment over the file, the file over the defaults.
 //! What is not understood is refused. Nothing here reads the process's own environment or arguments.
 
+mod identity;
 mod layers;
 mod reader;
 
@@ -13,9 +14,12 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
+pub use identity::{IdentitySettings, TlsFiles};
 use layers::Layers;
 use reader::Reader;
 
@@ -64,12 +68,33 @@ pub struct Config {
     pub allowed_origins: Vec<String>,
     /// How log lines look.
     pub log: LogFormat,
+    /// Whether the directory of components is followed while it is served.
+    pub watch: bool,
+    /// Whether workers start from init snapshots.
+    pub snapshot: bool,
+    /// Where refusals are written down.
+    pub audit_log: Option<PathBuf>,
+    /// The collector that spans go to: `http://localhost:4318`.
+    pub otlp_endpoint: Option<String>,
     /// What all workers together may use of this host's memory; three quarters of it where absent.
     pub memory_budget: Option<ByteCount>,
     /// What the operator says of the disk that workers' files lie on.
     pub disk_type: Option<DiskType>,
+    /// What this host is called among others, in `Crank-Path` and a capability's `controller_affinity`; an id of
+    /// its own where absent.
+    pub controller_id: Option<String>,
+    /// Where remote workers that register may be. None: none may.
+    pub remote_addresses: Vec<IpNet>,
+    /// The file of remote workers that the operator names.
+    pub capabilities: Option<PathBuf>,
+    /// How callers prove who they are.
+    pub identity: IdentitySettings,
+    /// The directory of policies. None: the built-in policy holds.
+    pub policies: Option<PathBuf>,
     /// What one invocation and one request may use.
     pub limits: LimitSettings,
+    /// How long answers under idempotency keys are kept, and how many of them.
+    pub idempotency: IdempotencySettings,
     /// What holds for single workers, by the stem of the file that the operator placed.
     pub workers: BTreeMap<String, WorkerSettings>,
     settings: Vec<Setting>,
@@ -129,6 +154,8 @@ pub struct LimitSettings {
     pub compile_memory: ByteCount,
     /// Compiled code of one component.
     pub artifact: ByteCount,
+    /// All compiled code that is kept.
+    pub cache: ByteCount,
     /// Head of one request: request line and header fields.
     pub header: ByteCount,
     /// Target of one request.
@@ -148,6 +175,23 @@ pub struct LimitSettings {
     pub queue: usize,
     /// The most that a worker's own `slo_bid` counts for.
     pub max_slo_bid: u32,
+    /// Requests per second from one caller, in the long run. 0: any number.
+    pub caller_rate: u32,
+    /// Requests that one caller may make at once before that holds.
+    pub caller_burst: u32,
+    /// Requests of one caller that are answered at once. 0: any number.
+    pub caller_concurrency: usize,
+}
+
+/// The section `[idempotency]`: answers that are kept under their callers' keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdempotencySettings {
+    /// How long from a key's first use.
+    pub ttl: Duration,
+    /// All of them together, on the disk.
+    pub max: ByteCount,
+    /// The longest answer that is kept.
+    pub max_answer: ByteCount,
 }
 
 /// A section `[workers."FILE-STEM"]`.
@@ -175,6 +219,10 @@ pub struct WorkerSettings {
     pub worker_id: Option<WorkerId>,
     /// The identity that belongs to this file and to no other.
     pub spiffe_id: Option<SpiffeId>,
+    /// Whose worker it is, for the manifests.
+    pub owner: Option<String>,
+    /// Replaces the global word on init snapshots.
+    pub snapshot: Option<bool>,
 }
 
 /// Where a value came from.
@@ -248,6 +296,12 @@ impl Config {
             "json" => Ok(LogFormat::Json),
             _ => Err("must be \"text\" or \"json\""),
         });
+        let watch = reader.boolean("watch");
+        let snapshot = reader.boolean("snapshot");
+        let audit_log = reader.optional("audit_log", |reader, key| reader.path(key));
+        let otlp_endpoint = reader.optional("otlp_endpoint", |reader, key| {
+            reader.text(key, reader::endpoint)
+        });
         let memory_budget = reader.optional("memory_budget", |reader, key| {
             reader.mebibytes(key, 1..=u64::from(u32::MAX))
         });
@@ -259,7 +313,18 @@ impl Config {
                 }
             })
         });
+        let controller_id = reader.optional("controller_id", |reader, key| {
+            reader.text(key, reader::controller_id)
+        });
+        let remote_addresses = reader.list("remote_addresses", reader::range);
+        let capabilities = reader.optional("capabilities", |reader, key| reader.path(key));
+        let identity = IdentitySettings::read(reader, trust_domain.as_ref());
+        if let (Some(listen), Some(identity)) = (listen, &identity) {
+            identity.check_listen(reader, listen);
+        }
+        let policies = reader.optional("policies", |reader, key| reader.path(key));
         let limits = LimitSettings::read(reader);
+        let idempotency = IdempotencySettings::read(reader);
         let workers = reader.workers(trust_domain.as_ref());
         Some(Self {
             listen: listen?,
@@ -271,9 +336,23 @@ impl Config {
             allowed_hosts: allowed_hosts?,
             allowed_origins: allowed_origins?,
             log: log?,
+            watch: watch?,
+            snapshot: snapshot?,
+            audit_log: audit_log?,
+            otlp_endpoint: otlp_endpoint?,
             memory_budget: memory_budget?,
             disk_type: disk_type?,
+            controller_id: controller_id?,
+            // Each was read as one already.
+            remote_addresses: remote_addresses?
+                .iter()
+                .filter_map(|range| range.parse().ok())
+                .collect(),
+            capabilities: capabilities?,
+            identity: identity?,
+            policies: policies?,
             limits: limits?,
+            idempotency: idempotency?,
             workers,
             settings: Vec::new(),
         })
@@ -310,6 +389,7 @@ impl LimitSettings {
         // The compiler itself needs some 12 MiB, and 2 more for each core.
         let compile_memory = reader.mebibytes("limits.compile_memory_mb", 64..=1 << 20);
         let artifact = reader.mebibytes("limits.artifact_mb", 1..=16_384);
+        let cache = reader.mebibytes("limits.cache_mb", 1..=1 << 20);
         // Hyper reads heads into a buffer of at least 8 KiB.
         let header = reader
             .number("limits.header_bytes", 8192..=1 << 20)
@@ -332,6 +412,10 @@ impl LimitSettings {
         );
         let queue = reader.number("limits.queue", 0..=10_000);
         let max_slo_bid = reader.number("limits.max_slo_bid", 0..=1_000_000);
+        let caller_rate = reader.number("limits.caller_rate", 0..=1_000_000);
+        let as_rate = caller_rate.unwrap_or_default().max(1);
+        let caller_burst = reader.number_or("limits.caller_burst", 1..=1_000_000, as_rate);
+        let caller_concurrency = reader.number("limits.caller_concurrency", 0..=10_000);
         if let (Some(concurrency), Some(instances)) = (concurrency, instances)
             && concurrency > instances
         {
@@ -370,6 +454,7 @@ impl LimitSettings {
             compile: compile?,
             compile_memory: compile_memory?,
             artifact: artifact?,
+            cache: cache?,
             header: header?,
             uri: uri?,
             header_timeout: header_timeout?,
@@ -379,6 +464,25 @@ impl LimitSettings {
             worker_concurrency: usize::try_from(worker_concurrency?).ok()?,
             queue: usize::try_from(queue?).ok()?,
             max_slo_bid: u32::try_from(max_slo_bid?).ok()?,
+            caller_rate: u32::try_from(caller_rate?).ok()?,
+            caller_burst: u32::try_from(caller_burst?).ok()?,
+            caller_concurrency: usize::try_from(caller_concurrency?).ok()?,
+        })
+    }
+}
+
+impl IdempotencySettings {
+    fn read(reader: &mut Reader) -> Option<Self> {
+        let ttl = reader.milliseconds("idempotency.ttl_ms", 1..=30 * 86_400_000);
+        // Whatever else is kept, one answer of the longest kind finds room.
+        let max = reader.mebibytes("idempotency.max_mb", 16..=u64::from(u32::MAX));
+        let max_answer = reader
+            .number("idempotency.max_answer_bytes", 1024..=15 << 20)
+            .map(ByteCount::bytes);
+        Some(Self {
+            ttl: ttl?,
+            max: max?,
+            max_answer: max_answer?,
         })
     }
 }

@@ -3,9 +3,11 @@
 //! One `Engine` serves every worker: a slot of 4 GiB of address space fits any 32-bit component.
 //! What runs, for whom and with which powers must not enter this room.
 
+mod bare;
 mod cache;
 mod compile;
 mod gate;
+mod image;
 mod ticker;
 
 use std::path::{Path, PathBuf};
@@ -18,8 +20,11 @@ use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 pub use crate::machine::cores;
-pub use cache::{CodeCache, Origin};
-pub use compile::{COMMAND as COMPILE, Compiler, child as compile};
+pub use bare::Bare;
+pub use cache::{
+    CodeCache, Entry as CacheEntry, Kind, Origin, clear as clear_cache, entries as cache_entries,
+};
+pub use compile::{COMMAND as COMPILE, Compiler, Job, child as compile};
 pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
 pub use ticker::{Running, TICK};
 
@@ -27,6 +32,7 @@ use crate::config::LimitSettings;
 use crate::gpu::Adapter;
 use crate::limits::Budget;
 use crate::machine::{self, Machine};
+use crate::rules::Rules;
 use crate::state::State;
 use ticker::Ticker;
 
@@ -41,6 +47,8 @@ pub struct Settings {
     /// Whether guests that compute wait for a token of the [`Gate`]. Without it they yield at every
     /// tick and nothing else, and `cpu_shares` mean nothing: for comparison alone.
     pub fair: bool,
+    /// Bytes that the cache of compiled code may take.
+    pub cache: u64,
 }
 
 impl Settings {
@@ -55,6 +63,7 @@ impl Settings {
                 artifact: limits.artifact.get(),
             },
             fair: true,
+            cache: limits.cache.get(),
         }
     }
 }
@@ -87,6 +96,7 @@ pub struct Engine {
     compiler: Arc<Compiler>,
     compilers: Arc<Semaphore>,
     state: Option<Arc<State>>,
+    rules: Arc<Rules>,
     gpus: Arc<OnceCell<Vec<Adapter>>>,
 }
 
@@ -129,7 +139,7 @@ impl Engine {
         )));
         let wasm = wasmtime::Engine::new(&config)?;
         let ticker = Ticker::start(wasm.clone())?;
-        let cache = CodeCache::open(cache, &wasm);
+        let cache = CodeCache::open(cache, settings.cache, &wasm);
         // One core is never the guests': with a token for each, the 99th percentile of a short call
         // beside 32 loops was 2.9 ms and not 0.24.
         let tokens = settings.fair.then(|| cores().saturating_sub(1));
@@ -143,6 +153,7 @@ impl Engine {
             budget: Arc::new(Budget::new(u64::MAX)),
             machine: None,
             state: None,
+            rules: Arc::default(),
             gpus: Arc::default(),
         })
     }
@@ -165,6 +176,20 @@ impl Engine {
             state: Some(Arc::new(state)),
             ..self
         }
+    }
+
+    /// The same engine, on a host whose operator has a policy.
+    #[must_use]
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self {
+            rules: Arc::new(rules),
+            ..self
+        }
+    }
+
+    /// The policy that workers are loaded under and called under.
+    pub fn rules(&self) -> &Arc<Rules> {
+        &self.rules
     }
 
     /// The machine that workers are placed on; without one, placement is not looked at.
@@ -238,8 +263,8 @@ impl Engine {
         bytes: Bytes,
         compiling: impl FnOnce(),
     ) -> Result<(Component, Origin), CompileError> {
-        let (wasm, cache, component) = (self.wasm.clone(), self.cache.clone(), bytes.clone());
-        if let Some(component) = off_thread(move || cache.load(&wasm, &component)).await? {
+        let (code, digest) = self.cached(bytes.clone(), Kind::Code).await?;
+        if let Some(component) = code {
             return Ok((component, Origin::Cached));
         }
         if !is_component(&bytes) {
@@ -252,13 +277,95 @@ impl Engine {
         // The semaphore is never closed; a permit is there sooner or later.
         let _turn = self.compilers.acquire().await;
         compiling();
-        let code = self.compiler.compile(bytes.clone()).await?;
-        let (wasm, cache) = (self.wasm.clone(), self.cache.clone());
-        let component = off_thread(move || cache.keep(&wasm, &bytes, &code)).await?;
-        let component = component
-            .map_err(|error| CompileError::Refused(format!("does not load: {error:#}")))?;
+        let component = self.compiled(bytes, digest, Kind::Code).await?;
         Ok((component, Origin::Compiled))
     }
+
+    /// The init snapshot of a component, if it was taken before, or why there can be none.
+    ///
+    /// # Errors
+    ///
+    /// Whoever looked for it died.
+    pub async fn kept_image(&self, bytes: Bytes) -> Result<Option<Image>, CompileError> {
+        let (code, digest) = self.cached(bytes, Kind::Snapshot).await?;
+        if let Some(component) = code {
+            return Ok(Some(Image::Taken(component)));
+        }
+        let cache = self.cache.clone();
+        let reason = off_thread(move || cache.refusal(&digest)).await?;
+        Ok(reason.map(Image::Refused))
+    }
+
+    /// Takes the init snapshot of a component: runs its `declare` in a child process, and compiles the
+    /// component with the state that this leaves. What comes of it is kept.
+    ///
+    /// # Errors
+    ///
+    /// It costs more than it may, or a child died. A component of which no snapshot can be taken is
+    /// an [`Image::Refused`].
+    pub async fn take_image(&self, bytes: Bytes) -> Result<Image, CompileError> {
+        // The semaphore is never closed; a permit is there sooner or later.
+        let _turn = self.compilers.acquire().await;
+        let digest = blake3::hash(&bytes);
+        let initialised = match self.compiler.image(bytes).await {
+            Err(CompileError::Refused(reason)) => {
+                self.refuse_image(digest, &reason).await?;
+                return Ok(Image::Refused(reason));
+            }
+            initialised => initialised?,
+        };
+        let made = self.compiled(initialised.into(), digest, Kind::Snapshot);
+        made.await.map(Image::Taken)
+    }
+
+    /// Keeps no init snapshot of a component, and why.
+    ///
+    /// # Errors
+    ///
+    /// Whoever wrote it down died.
+    pub async fn refuse_image(
+        &self,
+        component: blake3::Hash,
+        reason: &str,
+    ) -> Result<(), CompileError> {
+        let (cache, reason) = (self.cache.clone(), reason.to_owned());
+        off_thread(move || cache.refuse(&component, &reason)).await
+    }
+
+    /// What the cache has of a component, with its digest.
+    async fn cached(
+        &self,
+        bytes: Bytes,
+        kind: Kind,
+    ) -> Result<(Option<Component>, blake3::Hash), CompileError> {
+        let (wasm, cache) = (self.wasm.clone(), self.cache.clone());
+        off_thread(move || {
+            let digest = blake3::hash(&bytes);
+            (cache.load(&wasm, &digest, kind), digest)
+        })
+        .await
+    }
+
+    /// Compiles, and keeps the code under the digest of the component that it stands for.
+    async fn compiled(
+        &self,
+        bytes: Bytes,
+        digest: blake3::Hash,
+        kind: Kind,
+    ) -> Result<Component, CompileError> {
+        let code = self.compiler.compile(bytes).await?;
+        let (wasm, cache) = (self.wasm.clone(), self.cache.clone());
+        let component = off_thread(move || cache.keep(&wasm, &digest, kind, &code)).await?;
+        component.map_err(|error| CompileError::Refused(format!("does not load: {error:#}")))
+    }
+}
+
+/// What became of the wish for an init snapshot.
+pub enum Image {
+    /// The component, compiled, with the state that `declare` leaves.
+    Taken(Component),
+    /// There can be none: why.
+    Refused(String),
 }
 
 /// Runs what takes its time where no call waits for it.

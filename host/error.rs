@@ -12,6 +12,8 @@ pub enum Code {
     InvalidRequest,
     /// A verb alone matches several names.
     AmbiguousCapability,
+    /// Nobody knows who calls: no credentials, or some that do not hold.
+    Unauthenticated,
     /// The caller may not do this.
     Denied,
     /// No loaded worker offers the capability.
@@ -24,6 +26,12 @@ pub enum Code {
     RequestTimeout,
     /// What the caller believes no longer holds.
     Conflict,
+    /// A call with the same idempotency key is under way.
+    IdempotencyInProgress,
+    /// A call with the same idempotency key was made, and there is no answer of it to give.
+    IdempotencyUnanswered,
+    /// Whoever could serve the call costs more than its caller gives.
+    CostCeiling,
     /// The body is larger than the operator allows.
     TooLarge,
     /// The request target is longer than the host reads.
@@ -32,6 +40,10 @@ pub enum Code {
     UnsupportedMediaType,
     /// The input breaks the capability's schema, or the worker cannot use it.
     InvalidInput,
+    /// The idempotency key stands for another call.
+    IdempotencyMismatch,
+    /// The caller makes more calls than one caller may.
+    RateLimited,
     /// The header block is larger than the host reads.
     HeadersTooLarge,
     /// The host's own fault.
@@ -58,23 +70,31 @@ pub enum Code {
     Unavailable,
     /// The wall-clock deadline passed.
     Deadline,
+    /// The call came back to a host that forwarded it, or was forwarded too often.
+    LoopDetected,
 }
 
 impl Code {
     /// Every code, in the order of the documentation.
-    pub const ALL: [Code; 25] = [
+    pub const ALL: [Code; 32] = [
         Code::InvalidRequest,
         Code::AmbiguousCapability,
+        Code::Unauthenticated,
         Code::Denied,
         Code::UnknownCapability,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::RequestTimeout,
         Code::Conflict,
+        Code::IdempotencyInProgress,
+        Code::IdempotencyUnanswered,
+        Code::CostCeiling,
         Code::TooLarge,
         Code::UriTooLong,
         Code::UnsupportedMediaType,
         Code::InvalidInput,
+        Code::IdempotencyMismatch,
+        Code::RateLimited,
         Code::HeadersTooLarge,
         Code::Internal,
         Code::MemoryLimit,
@@ -88,6 +108,7 @@ impl Code {
         Code::Overloaded,
         Code::Unavailable,
         Code::Deadline,
+        Code::LoopDetected,
     ];
 
     /// The code as it stands in answers, logs and documentation.
@@ -95,16 +116,22 @@ impl Code {
         match self {
             Code::InvalidRequest => "invalid-request",
             Code::AmbiguousCapability => "ambiguous-capability",
+            Code::Unauthenticated => "unauthenticated",
             Code::Denied => "denied",
             Code::UnknownCapability => "unknown-capability",
             Code::NotFound => "not-found",
             Code::MethodNotAllowed => "method-not-allowed",
             Code::RequestTimeout => "request-timeout",
             Code::Conflict => "conflict",
+            Code::IdempotencyInProgress => "idempotency-in-progress",
+            Code::IdempotencyUnanswered => "idempotency-unanswered",
+            Code::CostCeiling => "cost-ceiling",
             Code::TooLarge => "too-large",
             Code::UriTooLong => "uri-too-long",
             Code::UnsupportedMediaType => "unsupported-media-type",
             Code::InvalidInput => "invalid-input",
+            Code::IdempotencyMismatch => "idempotency-mismatch",
+            Code::RateLimited => "rate-limited",
             Code::HeadersTooLarge => "headers-too-large",
             Code::Internal => "internal",
             Code::MemoryLimit => "memory-limit",
@@ -118,6 +145,7 @@ impl Code {
             Code::Overloaded => "overloaded",
             Code::Unavailable => "unavailable",
             Code::Deadline => "deadline",
+            Code::LoopDetected => "loop-detected",
         }
     }
 }
@@ -152,6 +180,8 @@ pub struct Failure {
     pub worker_id: Option<String>,
     /// When to try again.
     pub retry_after: Option<Duration>,
+    /// The request that failed, where it is told again under its idempotency key.
+    pub replay_of: Option<String>,
     /// For the log alone: what lies behind it.
     pub cause: Option<String>,
 }
@@ -166,6 +196,7 @@ impl Failure {
             worker_code: None,
             worker_id: None,
             retry_after: None,
+            replay_of: None,
             cause: None,
         }
     }

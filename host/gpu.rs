@@ -1,69 +1,62 @@
 //! GPUs: what there is, a device for each worker, and the meter on what runs there.
 //!
 //! Bytes and WGSL in, bytes out. Nothing here knows of guests or of wasmtime; `sandbox` puts it behind
-//! the interface `crank:gpu/compute`.
+//! the interface `crank:gpu/compute`. A build without the feature `gpu` has the same face (`absent`) and no GPU
+//! behind it.
 
-mod cache;
-mod device;
-mod memory;
-mod run;
+mod account;
 mod seat;
+mod work;
+
+#[cfg(feature = "gpu")]
+mod adapter;
+#[cfg(feature = "gpu")]
+mod buffer;
+#[cfg(feature = "gpu")]
+mod cache;
+#[cfg(feature = "gpu")]
+mod device;
+#[cfg(feature = "gpu")]
+mod hidden;
+#[cfg(feature = "gpu")]
+mod memory;
+#[cfg(feature = "gpu")]
+mod run;
+#[cfg(feature = "gpu")]
 mod shader;
+#[cfg(feature = "gpu")]
+mod thread;
+
+#[cfg(not(feature = "gpu"))]
+mod absent;
 
 use std::fmt;
-use std::ops::Deref;
-use std::sync::Arc;
-
-use futures_util::FutureExt;
 
 use crate::capability::GpuType;
 use crate::config::ByteCount;
 use crate::machine;
 
-pub use device::{Binding, Buffer, Device, Dispatch, Error, Pipeline, Ran, Read};
+pub use account::{Account, Paid};
 pub use seat::Seat;
+pub use work::{Binding, Dispatch, Error, Ran, Read, Run};
 
-/// Something of wgpu's, whose types are nested so deep that a compiler gives up on asking whether they may
-/// cross threads. Asked once, where one is hidden, and of nobody who holds it.
-pub struct Hidden<T>(Arc<dyn Hides<T>>);
+#[cfg(feature = "gpu")]
+pub use {
+    adapter::Adapter,
+    buffer::{Buffer, Memory},
+    device::{Device, Pipeline, Settings},
+    shader::read,
+};
 
-trait Hides<T>: Send + Sync {
-    fn shown(&self) -> &T;
-}
+#[cfg(not(feature = "gpu"))]
+pub use absent::{Adapter, Buffer, Device, Memory, Pipeline, Settings, read};
 
-impl<T: Send + Sync> Hides<T> for T {
-    fn shown(&self) -> &T {
-        self
-    }
-}
-
-impl<T: Send + Sync + 'static> Hidden<T> {
-    fn new(hidden: T) -> Self {
-        Self(Arc::new(hidden))
-    }
-}
-
-impl<T> Clone for Hidden<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T> Deref for Hidden<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        (*self.0).shown()
-    }
-}
-
-/// A GPU that this host can use.
-#[derive(Clone)]
-pub struct Adapter {
-    adapter: Hidden<wgpu::Adapter>,
-    /// What it is.
-    pub found: Found,
-}
+/// Why there may be no GPU: whether this program could use one at all, or no driver offers one.
+pub const NONE: &str = if cfg!(feature = "gpu") {
+    "no driver offers a GPU"
+} else {
+    "this crank was built without the feature gpu"
+};
 
 /// What is known of a GPU.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,15 +82,15 @@ pub struct Found {
     pub has_clock: bool,
 }
 
-/// Steps that a GPU does in a second at the least, over all its threads.
-fn steps_per_second(kind: Option<GpuType>) -> u64 {
-    match kind {
-        Some(GpuType::Software) => 4_000_000_000,
-        _ => 1_000_000_000_000,
-    }
-}
-
 impl Found {
+    /// Steps that it does in a second at the least, over all its threads.
+    fn steps_per_second(&self) -> u64 {
+        match self.kind {
+            Some(GpuType::Software) => 4_000_000_000,
+            _ => 1_000_000_000_000,
+        }
+    }
+
     /// The most fuel that one dispatch may be given: the software driver silently ends a loop at its
     /// 65,536th turn.
     pub fn most_fuel(&self) -> u32 {
@@ -108,11 +101,21 @@ impl Found {
     }
 
     /// Threads that it needs to be at its rate: fewer take as long as these.
-    fn parallel(&self) -> u64 {
+    pub fn parallel(&self) -> u64 {
         match self.kind {
             Some(GpuType::Software) => 32,
             _ => 1 << 16,
         }
+    }
+
+    /// The work that fits into so many seconds, in steps.
+    pub fn work(&self, seconds: f64) -> u64 {
+        (self.steps_per_second() as f64 * seconds) as u64
+    }
+
+    /// Whether it is the CPU, and its memory the host's.
+    pub fn is_software(&self) -> bool {
+        self.kind == Some(GpuType::Software)
     }
 
     /// Who made it, as a worker can ask for it.
@@ -126,71 +129,6 @@ impl Found {
             maker: self.kind?,
             memory: ByteCount::bytes(self.memory),
         })
-    }
-}
-
-/// Reads a shader and throws the result away.
-///
-/// # Errors
-///
-/// Why it may not run, for its author.
-pub fn read(wgsl: &str, entry: &str) -> Result<(), String> {
-    shader::Shader::compile(wgsl, entry).map(drop)
-}
-
-impl Adapter {
-    /// Every GPU that a driver offers for computing, the best first. No driver is no error.
-    pub fn find() -> Vec<Self> {
-        let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
-            backends: wgpu::Backends::PRIMARY,
-            flags: wgpu::InstanceFlags::empty(),
-            ..wgpu::InstanceDescriptor::new_without_display_handle()
-        });
-        // Ready at once where there is no browser.
-        let all = instance.enumerate_adapters(wgpu::Backends::PRIMARY);
-        let all = all.now_or_never().unwrap_or_default();
-        let mut adapters: Vec<Self> = all.into_iter().map(Self::new).collect();
-        // A stable order: hardware before software, then as the drivers list them.
-        adapters.sort_by_key(|adapter| adapter.found.kind == Some(GpuType::Software));
-        adapters
-    }
-
-    fn new(adapter: wgpu::Adapter) -> Self {
-        let info = adapter.get_info();
-        let limits = adapter.limits();
-        let kind = match (info.device_type, info.backend, info.vendor) {
-            (wgpu::DeviceType::Cpu, ..) => Some(GpuType::Software),
-            (_, wgpu::Backend::Metal, _) => Some(GpuType::AppleMetal),
-            // PCI vendors.
-            (_, _, 0x10de) => Some(GpuType::Nvidia),
-            (_, _, 0x1002) => Some(GpuType::Amd),
-            (_, _, 0x8086) => Some(GpuType::Intel),
-            _ => None,
-        };
-        let found = Found {
-            name: info.name,
-            kind,
-            backend: info.backend.to_string(),
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_owned(),
-            max_buffer: limits
-                .max_buffer_size
-                .min(limits.max_storage_buffer_binding_size),
-            max_threads: limits.max_compute_invocations_per_workgroup,
-            max_workgroups: limits.max_compute_workgroups_per_dimension,
-            memory: memory::of(&adapter, kind).unwrap_or(limits.max_buffer_size),
-            has_clock: adapter.features().contains(wgpu::Features::TIMESTAMP_QUERY),
-        };
-        Self {
-            adapter: Hidden::new(adapter),
-            found,
-        }
-    }
-
-    /// The work that fits into so many seconds, in steps.
-    pub fn work(&self, seconds: f64) -> u64 {
-        (steps_per_second(self.found.kind) as f64 * seconds) as u64
     }
 }
 

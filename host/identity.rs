@@ -1,4 +1,4 @@
-//! Who a worker is: SPIFFE ids and the trust domain they belong to. Pure text, no keys, no sockets.
+//! Who calls and who a worker is: SPIFFE ids and the trust domain they belong to. Pure text, no keys, no sockets.
 //!
 //! Source of the rules: the SPIFFE-ID specification, section 2
 //! (<https://github.com/spiffe/spiffe/blob/main/standards/SPIFFE-ID.md>).
@@ -54,7 +54,7 @@ impl fmt::Display for TrustDomain {
     }
 }
 
-/// A worker's identity: `spiffe://crank.local/worker/hello-world`.
+/// An identity: `spiffe://crank.local/worker/hello-world`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpiffeId {
     text: Box<str>,
@@ -131,6 +131,49 @@ impl Serialize for SpiffeId {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
     }
+}
+
+/// Who calls, and how that was proven.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The caller's identity.
+    pub id: SpiffeId,
+    /// What proved it.
+    pub proof: Proof,
+}
+
+/// How a caller proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// An X.509-SVID, by mutual TLS.
+    Certificate,
+    /// A JWT-SVID, as a bearer token.
+    Jwt,
+    /// A token that this host's operator made.
+    LocalToken,
+}
+
+impl Proof {
+    /// As logs write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Proof::Certificate => "x509-svid",
+            Proof::Jwt => "jwt-svid",
+            Proof::LocalToken => "local token",
+        }
+    }
+}
+
+/// Longest id of a host, in bytes.
+const MAX_CONTROLLER_ID: usize = 128;
+
+/// Whether it is a host's id among others, as in `controller_affinity` and `Crank-Path`: letters, digits, `-`, `_`
+/// and `.`.
+pub fn is_controller_id(text: &str) -> bool {
+    (1..=MAX_CONTROLLER_ID).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
 #[cfg(test)]

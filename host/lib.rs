@@ -13,11 +13,19 @@ pub mod limits;
 
 pub mod config;
 
+pub mod auth;
+
+pub mod rules;
+
 pub mod machine;
 
 pub mod policy;
 
 pub mod state;
+
+pub mod idempotency;
+
+pub mod telemetry;
 
 pub mod admission;
 
@@ -33,6 +41,8 @@ pub mod sandbox;
 
 pub mod worker;
 
+pub mod remote;
+
 pub mod registry;
 
 pub mod router;
@@ -40,5 +50,7 @@ pub mod router;
 pub mod api;
 
 pub mod toolchain;
+
+pub mod bench;
 
 pub mod cli;

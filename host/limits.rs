@@ -5,6 +5,7 @@
 //! spent running; a worker's `Bandwidth` says how long its output has to wait. No clock here knows
 //! tokio, and nothing but the `ResourceLimiter` impl knows wasmtime.
 
+mod callers;
 mod cpu;
 mod flow;
 mod memory;
@@ -12,6 +13,7 @@ mod memory;
 use std::fmt;
 use std::time::Duration;
 
+pub use callers::{Callers, Turn, Who};
 pub use cpu::CpuClock;
 pub use flow::{Bandwidth, Handed};
 pub use memory::{Budget, Held, Meter};

@@ -1,156 +1,196 @@
 //! Which worker offers what: one immutable snapshot at a time, read without a lock.
+//!
+//! Each source of workers has its part, and a snapshot is composed of all of them. A source hands over its
+//! whole part anew (`replace_local`), and the snapshot is swapped; a call holds the one that it
+//! began with, and the workers in it, to its end.
 
-use std::collections::{BTreeMap, HashMap};
+mod claims;
+mod directory;
+mod loading;
+mod manifest;
+mod remote;
+mod seen;
+mod snapshot;
+mod watch;
+
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 
-use crate::capability::{Filter, View};
 use crate::config::Config;
-use crate::engine::{self, Engine};
-use crate::worker::{Offered, Refused, Worker};
+use crate::engine::Engine;
+use crate::remote::{Entry, Remotes};
+use crate::rules::Rules;
+use crate::worker::{Refused, Worker};
+
+pub use directory::Changes;
+pub use manifest::{Manifest, Manifests};
+pub use remote::Provider;
+pub use snapshot::{Candidate, Snapshot, newest};
+pub use watch::Watch;
+
+use directory::{Directory, Look, PATIENCE};
+use seen::SETTLE;
 
 /// The current snapshot, swapped whole.
 pub struct Registry {
     snapshot: ArcSwap<Snapshot>,
+    /// What the snapshot was made of. Locked by who replaces a part, never by who reads.
+    parts: Mutex<Parts>,
+    directory: Option<Directory>,
+    remotes: Arc<Remotes>,
+    rules: Arc<Rules>,
+    /// The turn to change what is remote.
+    turn: tokio::sync::Mutex<()>,
+    /// Tells that there is another snapshot.
+    changed: tokio::sync::watch::Sender<()>,
 }
 
-/// A capability and the worker that offers it.
-#[derive(Clone)]
-pub struct Candidate {
-    /// Who would run it.
-    pub worker: Arc<Worker>,
-    /// What it would run.
-    pub offered: Arc<Offered>,
-}
-
-/// What is loaded, and what was refused.
+/// What each source has.
 #[derive(Default)]
-pub struct Snapshot {
-    verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>>,
-    workers: Vec<Arc<Worker>>,
-    refused: Vec<Refused>,
+struct Parts {
+    local: Local,
+    remote: Vec<Arc<Entry>>,
+}
+
+/// What the directory of components gives.
+#[derive(Clone, Default)]
+pub struct Local {
+    /// Those that serve.
+    pub workers: Vec<Arc<Worker>>,
+    /// Files that may not serve. A file of `workers` may be among them: then it is a later version that
+    /// was refused, and the earlier one serves.
+    pub refused: Vec<Refused>,
 }
 
 impl Registry {
-    /// A registry of what a snapshot holds.
+    /// A registry of what a snapshot holds, without remote workers.
     pub fn new(snapshot: Snapshot) -> Self {
         Self {
+            parts: Mutex::new(Parts {
+                local: snapshot.local(),
+                remote: Vec::new(),
+            }),
             snapshot: ArcSwap::from_pointee(snapshot),
+            directory: None,
+            remotes: Arc::new(Remotes::none()),
+            rules: Arc::default(),
+            turn: tokio::sync::Mutex::default(),
+            changed: tokio::sync::watch::Sender::default(),
         }
+    }
+
+    /// A registry of the components in a directory, loaded in parallel, which can be looked at again. A bad
+    /// worker is refused and listed; the others serve.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read.
+    pub async fn open(engine: &Engine, config: &Arc<Config>, dir: &Path) -> io::Result<Self> {
+        let registry = Self {
+            directory: Some(Directory::new(engine, config, dir)),
+            rules: engine.rules().clone(),
+            ..Self::new(Snapshot::default())
+        };
+        registry.look(Look::First).await?;
+        Ok(registry)
     }
 
     /// What is loaded now. Whoever holds it sees no later change.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
-}
 
-impl Snapshot {
-    /// Loads every `*.wasm` of a directory, in parallel. A bad worker is refused and listed; the
-    /// others serve.
+    /// The same registry, under a policy.
+    #[must_use]
+    pub fn ruled_by(self, rules: Arc<Rules>) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The policy that its workers are called under.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// Sees each change of the snapshot from now on; of several in a row perhaps only the last.
+    pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Looks at the policy and the directory again: loads what is new or changed and drains what is gone, all at once. What
+    /// was refused is tried again; files that are being written are waited for, but not for long.
+    ///
+    /// Dropping the future leaves everything as it was.
     ///
     /// # Errors
     ///
-    /// The directory itself cannot be read.
-    pub async fn load_dir(engine: &Engine, config: &Arc<Config>, dir: &Path) -> io::Result<Self> {
-        Ok(Self::load(engine, config, components(dir)?).await)
-    }
-
-    /// Loads the components in these files, in parallel.
-    pub async fn load(engine: &Engine, config: &Arc<Config>, files: Vec<PathBuf>) -> Self {
-        // Each may keep a core busy: as many at once as there are cores. The engine bounds compilers.
-        let turns = Arc::new(Semaphore::new(engine::cores()));
-        let mut loading = JoinSet::new();
-        let mut files_of = HashMap::new();
-        for file in files {
-            let (engine, config, turns) = (engine.clone(), config.clone(), turns.clone());
-            let path = file.clone();
-            let task = loading.spawn(async move {
-                // The semaphore is never closed; a permit is there sooner or later.
-                let _turn = turns.acquire().await;
-                Worker::load(&engine, &config, &path).await
-            });
-            files_of.insert(task.id(), file);
-        }
-        let mut workers = Vec::new();
-        let mut refused = Vec::new();
-        while let Some(joined) = loading.join_next_with_id().await {
-            match joined {
-                Ok((_, Ok(worker))) => workers.push(worker),
-                Ok((_, Err(reasons))) => refused.push(reasons),
-                // A library that panics on a stranger's metadata costs that stranger its place.
-                Err(error) => refused.push(Refused {
-                    file: files_of.remove(&error.id()).unwrap_or_default(),
-                    worker_id: None,
-                    reasons: vec![format!("checking it failed: {error}")],
-                }),
+    /// The directory cannot be read. What is loaded goes on serving.
+    pub async fn reload(&self) -> io::Result<Changes> {
+        let mut changes = self.look(Look::Again).await?;
+        for _ in 0..PATIENCE {
+            if changes.unsettled.is_empty() {
+                break;
             }
+            tokio::time::sleep(SETTLE).await;
+            changes.extend(self.look(Look::Changed).await?);
         }
-        Self::new(workers, refused)
+        Ok(changes)
     }
 
-    fn new(workers: Vec<Worker>, mut refused: Vec<Refused>) -> Self {
-        let workers = without_shared_ids(workers, &mut refused);
-        refused.sort_by(|a, b| a.file.cmp(&b.file));
-        let mut verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>> = HashMap::new();
-        for worker in &workers {
-            for offered in worker.offered() {
-                verbs
-                    .entry(offered.capability.verb.to_string())
-                    .or_default()
-                    .entry(offered.capability.name.to_string())
-                    .or_default()
-                    .push(Candidate {
-                        worker: worker.clone(),
-                        offered: offered.clone(),
-                    });
+    /// The same for what has changed and come to rest since the last look, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read. What is loaded goes on serving.
+    pub async fn refresh(&self) -> io::Result<Changes> {
+        self.look(Look::Changed).await
+    }
+
+    /// Takes the init snapshots of workers that are to have one and do not yet: one after the other, for
+    /// as long as the future lives.
+    pub async fn keep_snapshots(&self) -> Infallible {
+        let Some(directory) = &self.directory else {
+            return std::future::pending().await;
+        };
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            // Taken anew each time: who is gone meanwhile needs none.
+            while let Some(worker) = self.snapshot().pending() {
+                directory.take_snapshot(&worker).await;
             }
-        }
-        Self {
-            verbs,
-            workers,
-            refused,
+            // The sender is this registry's own.
+            let _ = changes.changed().await;
         }
     }
 
-    /// The names under a verb, each with who offers it.
-    pub fn names(&self, verb: &str) -> Option<&BTreeMap<String, Vec<Candidate>>> {
-        self.verbs.get(verb)
+    async fn look(&self, look: Look) -> io::Result<Changes> {
+        match &self.directory {
+            Some(directory) => {
+                directory
+                    .look(look, |local| self.replace_local(local))
+                    .await
+            }
+            None => Ok(Changes::default()),
+        }
     }
 
-    /// The workers that serve, ordered by id.
-    pub fn workers(&self) -> &[Arc<Worker>] {
-        &self.workers
+    /// What the directory of components gives from now on.
+    pub fn replace_local(&self, local: Local) {
+        self.replace(|parts| parts.local = local);
     }
 
-    /// The capabilities that a caller asks to see; `url` is this host's own.
-    pub fn capabilities<'a>(&'a self, filter: &Filter, url: &'a str) -> Vec<View<'a>> {
-        self.workers
-            .iter()
-            .flat_map(|worker| {
-                worker
-                    .offered()
-                    .iter()
-                    .map(move |offered| (worker, offered))
-            })
-            .filter(|(_, offered)| filter.matches(&offered.capability))
-            .map(|(worker, offered)| View::new(&offered.capability, url, worker.load_score()))
-            .collect()
-    }
-
-    /// Whether there is anyone to serve a call.
-    pub fn is_ready(&self) -> bool {
-        !self.workers.is_empty()
-    }
-
-    /// What was refused, ordered by file.
-    pub fn refused(&self) -> &[Refused] {
-        &self.refused
+    /// Changes a part and puts the new snapshot in place. One after the other, so that none is lost.
+    fn replace(&self, change: impl FnOnce(&mut Parts)) {
+        // A part is replaced whole: nothing is half there, whoever panicked.
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut parts);
+        self.snapshot
+            .store(Arc::new(Snapshot::compose(&parts.local, &parts.remote)));
+        self.changed.send_replace(());
     }
 }
 
@@ -177,66 +217,4 @@ pub fn components(dir: &Path) -> io::Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
-}
-
-/// A worker id or a SPIFFE id that two files claim belongs to neither: both are refused.
-fn without_shared_ids(mut workers: Vec<Worker>, refused: &mut Vec<Refused>) -> Vec<Arc<Worker>> {
-    workers.sort_by(|a, b| (a.id(), a.file()).cmp(&(b.id(), b.file())));
-    let mut claims: HashMap<String, Vec<PathBuf>> = HashMap::new();
-    for worker in &workers {
-        for id in ids(worker) {
-            claims.entry(id).or_default().push(worker.file().to_owned());
-        }
-    }
-    let mut kept = Vec::new();
-    for worker in workers {
-        let reasons: Vec<String> = ids(&worker)
-            .into_iter()
-            .filter(|id| claims.get(id).is_some_and(|files| files.len() > 1))
-            .map(|id| {
-                let others: Vec<String> = claims[&id]
-                    .iter()
-                    .filter(|file| *file != worker.file())
-                    .map(|file| {
-                        file.file_name()
-                            .unwrap_or_default()
-                            .to_string_lossy()
-                            .into_owned()
-                    })
-                    .collect();
-                format!(
-                    "{id} is claimed by {} too; an id belongs to one file",
-                    others.join(", ")
-                )
-            })
-            .collect();
-        if reasons.is_empty() {
-            kept.push(Arc::new(worker));
-        } else {
-            refused.push(Refused {
-                file: worker.file().to_owned(),
-                worker_id: Some(worker.id().to_string()),
-                reasons,
-            });
-        }
-    }
-    kept
-}
-
-/// The identities that a worker claims, each once.
-fn ids(worker: &Worker) -> Vec<String> {
-    let mut ids: Vec<String> = worker
-        .offered()
-        .iter()
-        .filter_map(|offered| {
-            Some(format!(
-                "spiffe id {}",
-                offered.capability.spiffe_id.as_ref()?
-            ))
-        })
-        .collect();
-    ids.push(format!("worker id {}", worker.id()));
-    ids.sort();
-    ids.dedup();
-    ids
 }

@@ -2,28 +2,46 @@
 //!
 //! Protocols must not enter this room: a call comes in as types and leaves as types.
 
+mod alone;
 mod check;
+mod choose;
+mod explain;
+mod facts;
+mod judge;
+mod once;
 mod peers;
+mod pick;
+mod remote;
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout_at;
 
+pub use choose::{Ask, Criterion, Decision, choose};
+pub use explain::{Explanation, Held, Weighed, explain};
+pub use facts::{Facts, Load, Place, facts};
+pub use judge::{Who, input as judged};
+pub use once::Once;
 pub use peers::Chain;
 use peers::Peers;
+use pick::Chosen;
+pub use pick::Question;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Permit};
 use crate::engine;
 use crate::error::{Code, Failure};
+use crate::idempotency::{Claim, Keys};
 use crate::limits::Usage;
-use crate::registry::{Candidate, Registry};
+use crate::registry::{Candidate, Provider, Registry};
+use crate::remote::Unanswered;
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
-use crate::worker::Temperature;
+use crate::telemetry::{Asked, Key, Recording, Series, Telemetry, Temperature, Terms};
+use crate::worker::{Offered, Pass, Worker};
 
 /// Events that wait for a slow caller before the worker has to wait too.
 pub const EVENTS_BUFFERED: usize = 64;
@@ -35,10 +53,14 @@ pub struct Call {
     pub request_id: String,
     /// What is done.
     pub verb: String,
-    /// To what. Absent: the only name under the verb.
+    /// To what. Absent: the one name under the verb whose schema takes the input.
     pub name: Option<String>,
     /// Which versions will do.
     pub version: Option<VersionReq>,
+    /// Tokens that it may cost at most.
+    pub max_cost: Option<f64>,
+    /// Whether the answer is to say why its worker was chosen.
+    pub explain: bool,
     /// The input as it arrived.
     pub input: Payload,
     /// Query parameters in order, decoded, `version` not among them.
@@ -54,6 +76,10 @@ pub struct Call {
     pub events: Option<mpsc::Sender<Event>>,
     /// How it came about, where a worker made it.
     pub chain: Option<Chain>,
+    /// The hosts that forwarded it to this one, the first one first.
+    pub path: Vec<String>,
+    /// Its caller's key: with it the call runs once, and to its end whoever waits for it.
+    pub once: Option<Once>,
 }
 
 /// What a worker answered, valid against its own schema.
@@ -69,6 +95,10 @@ pub struct Answer {
     pub queue: Duration,
     /// What it used.
     pub usage: Usage,
+    /// Why its worker was chosen, if that was asked.
+    pub explanation: Option<Box<Explanation>>,
+    /// Whether it is an earlier call's, told again: then nothing was used.
+    pub replayed: bool,
 }
 
 /// Routes calls to the workers of a registry. A clone is another handle to the same.
@@ -80,8 +110,13 @@ pub struct Router {
 struct Shared {
     registry: Registry,
     admission: Admission,
+    telemetry: Telemetry,
+    /// Calls that may run once.
+    keys: OnceLock<Arc<Keys>>,
     /// Turns to check a body that takes its time.
     checks: Semaphore,
+    /// Counts choices: each draws with a number of its own.
+    choices: AtomicU64,
 }
 
 impl Router {
@@ -92,11 +127,19 @@ impl Router {
 
     /// A router over a registry, with what its workers share.
     pub fn with(registry: Registry, admission: Admission) -> Self {
+        Self::watched(registry, admission, Telemetry::default())
+    }
+
+    /// The same, with where its calls are recorded.
+    pub fn watched(registry: Registry, admission: Admission, telemetry: Telemetry) -> Self {
         Self {
             shared: Arc::new(Shared {
                 registry,
                 admission,
+                telemetry,
+                keys: OnceLock::new(),
                 checks: Semaphore::new(engine::cores()),
+                choices: AtomicU64::new(0),
             }),
         }
     }
@@ -111,44 +154,199 @@ impl Router {
         &self.shared.admission
     }
 
-    /// Answers one call. Dropping the future ends the invocation.
+    /// Where its calls are recorded.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.shared.telemetry
+    }
+
+    /// Keeps the answers of calls with a key from now on. Said once, before the first call.
+    pub fn keep(&self, keys: Arc<Keys>) {
+        let _kept_already = self.shared.keys.set(keys);
+    }
+
+    /// Where those answers are kept, if anywhere.
+    pub fn keys(&self) -> Option<&Arc<Keys>> {
+        self.shared.keys.get()
+    }
+
+    /// The records of a capability: a load and no more, but for the first time.
+    pub fn series<'a>(&self, offered: &'a Offered) -> &'a Arc<Series> {
+        offered.series.get_or_init(|| {
+            let capability = &offered.capability;
+            let key = Key {
+                worker_id: capability.worker_id.to_string().into(),
+                capability: offered.id.clone(),
+                version: capability.version.to_string().into(),
+            };
+            let terms = Terms {
+                slo: capability.slo.unwrap_or_default(),
+                wall: offered.limits.wall,
+                cost_tokens: capability.cost_tokens.unwrap_or_default(),
+            };
+            self.telemetry().series(key, terms)
+        })
+    }
+
+    /// Answers one call. Dropping the future ends the invocation, but for a call with a key.
     ///
     /// # Errors
     ///
     /// Any failure code; once a worker was chosen, the failure names it.
-    pub async fn invoke(&self, call: Call) -> Result<Answer, Failure> {
-        let snapshot = self.registry().snapshot();
-        let names = snapshot
-            .names(&call.verb)
-            .ok_or_else(|| unknown(&call, "no worker offers this verb"))?;
-        let candidate = choose(candidates(names, &call)?, &call)?;
-        let worker = &candidate.worker;
-        let answered = self.serve(candidate, call).await;
-        answered.map_err(|mut failure| {
-            failure.worker_id = Some(worker.id().to_string());
-            failure
-        })
+    pub async fn invoke(&self, mut call: Call) -> Result<Answer, Failure> {
+        match call.once.take() {
+            // Boxed, so that a call without a key does not carry the room for it.
+            Some(once) => Box::pin(self.invoke_once(once, call)).await,
+            None => self.route(call, None).await,
+        }
     }
 
-    /// Checks, admits, runs and checks, all before one deadline.
-    async fn serve(&self, candidate: &Candidate, call: Call) -> Result<Answer, Failure> {
-        let Candidate { worker, offered } = candidate;
-        let wall = call.timeout.map_or(offered.limits.wall, |timeout| {
-            timeout.min(offered.limits.wall)
-        });
-        let mut deadline = Instant::now() + wall;
-        if let Some(chain) = &call.chain {
-            deadline = deadline.min(chain.deadline);
+    async fn route(&self, mut call: Call, claim: Option<&Claim>) -> Result<Answer, Failure> {
+        let began = Instant::now();
+        self.registry().remotes().check_path(&call.path)?;
+        let mut tried = Tried::default();
+        loop {
+            let Chosen {
+                candidate,
+                health,
+                explanation,
+            } = match self.find(&call, began, &tried).await {
+                Ok(chosen) => chosen,
+                // Nobody else: what was said before stands.
+                Err(failure) => return Err(tried.failure.unwrap_or(failure)),
+            };
+            let explained = |answer| Answer {
+                explanation,
+                ..answer
+            };
+            let named = |mut failure: Failure| {
+                failure.worker_id = Some(candidate.provider.worker_id().to_string());
+                failure
+            };
+            let deadline = call.deadline(&candidate.offered, began);
+            let Unanswered {
+                failure, elsewhere, ..
+            } = match &candidate.provider {
+                Provider::Local(worker) => {
+                    // Somebody else may have become the one call that tries it: then the facts are others now.
+                    let Some(pass) = worker.breaker().enter(health) else {
+                        continue;
+                    };
+                    let mut recording = self.recording(&candidate.offered, &call, deadline, began);
+                    match self
+                        .admit(worker, &candidate.offered, &call, deadline)
+                        .await
+                    {
+                        Ok(permit) => {
+                            call.traceparent = recording.traceparent().or(call.traceparent);
+                            let admitted = Admitted {
+                                worker,
+                                offered: &candidate.offered,
+                                pass,
+                                permit,
+                                deadline,
+                                claim,
+                            };
+                            let ran = self.run(admitted, call, &mut recording).await;
+                            recording.end(ran.as_ref().err().map(|failure| failure.code));
+                            return ran.map(explained).map_err(named);
+                        }
+                        Err(failure) => {
+                            recording.end(Some(failure.code));
+                            // Nothing has run, so another may, once. A nested call takes the host's own
+                            // reserve, which is the same for all.
+                            let elsewhere = call.chain.is_none()
+                                && tried.candidates.is_empty()
+                                && has_no_room(&failure);
+                            Unanswered {
+                                failure,
+                                elsewhere,
+                                untouched: true,
+                            }
+                        }
+                    }
+                }
+                Provider::Remote(remote) => {
+                    let mut recording = self.recording(&candidate.offered, &call, deadline, began);
+                    let answered = self
+                        .forward(remote, &call, claim, deadline, &mut recording)
+                        .await;
+                    let failed = answered.as_ref().err();
+                    recording.end(failed.map(|unanswered| unanswered.failure.code));
+                    match answered {
+                        Ok(answer) => return Ok(explained(answer)),
+                        Err(unanswered) => Unanswered {
+                            elsewhere: unanswered.elsewhere
+                                && self.registry().remotes().may_retry(),
+                            ..unanswered
+                        },
+                    }
+                }
+            };
+            let first = tried.note(&candidate, named(failure));
+            if !elsewhere {
+                return Err(first);
+            }
         }
-        let late = |_| {
-            Failure::new(
-                Code::Deadline,
-                "the deadline passed while a body was being checked",
-            )
+    }
+
+    /// The record of a call to whoever offers this.
+    fn recording<'a>(
+        &'a self,
+        offered: &'a Offered,
+        call: &Call,
+        deadline: Instant,
+        began: Instant,
+    ) -> Recording<'a> {
+        let asked = Asked {
+            request_id: &call.request_id,
+            // Calls that a worker makes are paid by who called first.
+            tenant: match &call.chain {
+                Some(chain) => chain.origin.as_deref(),
+                None => call.caller.as_deref(),
+            },
+            traceparent: call.traceparent.as_deref(),
+            nested: call.chain.is_some(),
         };
-        let input = check::input(&self.shared.checks, offered, call.input, &call.parameters);
-        let input = timeout_at(deadline.into(), input).await.map_err(late)??;
-        let is_nested = call.chain.is_some();
+        let mut recording = self.telemetry().record(self.series(offered), &asked);
+        recording.given(deadline.saturating_duration_since(began));
+        recording
+    }
+
+    /// Checks the input and waits for the worker's turn. Where this fails, nothing has run.
+    async fn admit<'a>(
+        &'a self,
+        worker: &'a Worker,
+        offered: &Arc<Offered>,
+        call: &Call,
+        deadline: Instant,
+    ) -> Result<Permit<'a>, Failure> {
+        let input = check::input(&self.shared.checks, offered, &call.input, &call.parameters);
+        timeout_at(deadline.into(), input).await.map_err(late)??;
+        let admission = &self.shared.admission;
+        match &call.chain {
+            Some(_) => admission.admit_nested(worker.lane()),
+            None => admission.admit(worker.lane(), offered.bid, deadline).await,
+        }
+    }
+
+    /// Runs a call that has been admitted and checks its output.
+    async fn run(
+        &self,
+        admitted: Admitted<'_>,
+        call: Call,
+        recording: &mut Recording<'_>,
+    ) -> Result<Answer, Failure> {
+        let Admitted {
+            worker,
+            offered,
+            pass,
+            permit,
+            deadline,
+            claim,
+        } = admitted;
+        if let Some(claim) = claim {
+            claim.start(worker.leaves_nothing()).await?;
+        }
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
             None => call.caller.clone(),
@@ -156,6 +354,7 @@ impl Router {
         let peers = worker.calls_peers().then(|| {
             let mut path = call.chain.map(|chain| chain.path).unwrap_or_default();
             path.push(offered.id.clone());
+            let forwarded = call.path;
             Arc::new(Peers {
                 router: self.clone(),
                 offered: offered.clone(),
@@ -164,32 +363,33 @@ impl Router {
                 chain: Chain {
                     origin: origin.clone(),
                     path,
+                    forwarded,
                     deadline,
                 },
             }) as Arc<dyn Dispatch>
         });
-        // Held until the output is checked: what it takes up until then is this invocation's.
-        let admission = &self.shared.admission;
-        let permit = if is_nested {
-            admission.admit_nested(worker.lane())?
-        } else {
-            let admitted = admission.admit(worker.lane(), offered.bid, deadline);
-            admitted.await?
-        };
         let cold = worker.temperature();
+        recording.started(cold, permit.waited());
         let events = match call.events {
-            Some(caller) => Listener::Stream(caller),
-            None if offered.capability.produces.is_event_stream() => Listener::Array,
-            None => Listener::Nobody,
+            // An answer that is told again is told whole: events that are the answer are kept as one.
+            Some(caller) if claim.is_none() || !offered.capability.produces.is_event_stream() => {
+                Listener::Stream(caller)
+            }
+            _ if offered.capability.produces.is_event_stream() => Listener::Array,
+            _ => Listener::Nobody,
         };
         let invocation = Invocation {
             id: call.request_id,
             capability: offered.id.clone(),
-            input,
+            input: call.input,
             parameters: call.parameters,
             caller: call.caller,
             deadline,
-            context: context(call.traceparent, origin),
+            context: context(
+                call.traceparent,
+                origin,
+                claim.map(|claim| claim.key().as_str().to_owned()),
+            ),
             events,
             peers,
         };
@@ -198,91 +398,157 @@ impl Router {
             gathered,
             usage,
         } = worker.invoke(invocation, offered.limits).await;
-        let output = check::output(&self.shared.checks, offered, result?);
-        let payload = timeout_at(deadline.into(), output).await.map_err(late)??;
+        recording.used(usage);
+        if let Some(claim) = claim.filter(|_| usage.start.is_zero()) {
+            // There was no instance.
+            claim.untouched();
+        }
+        let checked = match result {
+            Ok(output) => {
+                let output = check::output(&self.shared.checks, offered, output);
+                let output = timeout_at(deadline.into(), output).await;
+                output.map_err(late).and_then(|output| output)
+            }
+            Err(failure) => Err(failure),
+        };
+        let code = checked.as_ref().err().map(|failure| failure.code);
+        pass.ended(code, Instant::now());
         Ok(Answer {
-            payload: gathered.unwrap_or(payload),
+            payload: gathered.unwrap_or(checked?),
             worker_id: worker.id().clone(),
             cold,
             queue: permit.waited(),
             usage,
+            explanation: None,
+            replayed: false,
         })
     }
 }
 
-/// Everyone who offers what the call names.
-fn candidates<'a>(
-    names: &'a BTreeMap<String, Vec<Candidate>>,
-    call: &Call,
-) -> Result<&'a [Candidate], Failure> {
-    let known = || {
-        names
-            .keys()
-            .map(|name| format!("{}:{name}", call.verb))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    match &call.name {
-        Some(name) => names
-            .get(name)
-            .map(Vec::as_slice)
-            .ok_or_else(|| unknown(call, &format!("this verb has {}", known()))),
-        None if names.len() == 1 => Ok(names.values().next().map_or(&[], Vec::as_slice)),
-        None => Err(Failure::new(
-            Code::AmbiguousCapability,
-            format!(
-                "`{}` alone names several capabilities: {}",
-                call.verb,
-                known()
-            ),
-        )),
+impl Call {
+    /// A call that asks for nothing beside its capability.
+    pub fn new(request_id: String, verb: String, name: Option<String>, input: Payload) -> Self {
+        Self {
+            request_id,
+            verb,
+            name,
+            version: None,
+            max_cost: None,
+            explain: false,
+            input,
+            parameters: Vec::new(),
+            caller: None,
+            timeout: None,
+            traceparent: None,
+            events: None,
+            chain: None,
+            path: Vec::new(),
+            once: None,
+        }
+    }
+
+    /// What it asks of whoever serves it.
+    fn ask(&self) -> Ask<'_> {
+        let left = |chain: &Chain| chain.deadline.saturating_duration_since(Instant::now());
+        let left = self.chain.as_ref().map(left);
+        Ask {
+            version: self.version.as_ref(),
+            runtime: None,
+            env_profile: None,
+            max_cost: self.max_cost,
+            patience: match (self.timeout, left) {
+                (Some(timeout), Some(left)) => Some(timeout.min(left)),
+                (timeout, left) => timeout.or(left),
+            },
+        }
+    }
+
+    /// When it has to be answered by whoever offers this, if it began then.
+    fn deadline(&self, offered: &Offered, began: Instant) -> Instant {
+        let wall = offered.limits.wall;
+        let own = began + self.timeout.map_or(wall, |timeout| timeout.min(wall));
+        self.chain
+            .as_ref()
+            .map_or(own, |chain| own.min(chain.deadline))
     }
 }
 
-/// The highest version that will do, by the worker with the fewest invocations in flight and waiting.
-fn choose<'a>(candidates: &'a [Candidate], call: &Call) -> Result<&'a Candidate, Failure> {
-    candidates
-        .iter()
-        .filter(|candidate| match &call.version {
-            Some(wanted) => wanted.matches(&candidate.offered.capability.version),
-            None => true,
-        })
-        .max_by_key(|candidate| {
-            let lane = candidate.worker.lane();
-            (
-                &candidate.offered.capability.version,
-                Reverse(lane.in_flight() + lane.queued()),
-            )
-        })
-        .ok_or_else(|| {
-            let versions: Vec<String> = candidates
-                .iter()
-                .map(|candidate| candidate.offered.capability.version.to_string())
-                .collect();
-            unknown(
-                call,
-                &format!("no version of it matches; there is {}", versions.join(", ")),
-            )
-        })
+/// A call's turn at a worker.
+struct Admitted<'a> {
+    worker: &'a Worker,
+    offered: &'a Arc<Offered>,
+    pass: Pass<'a>,
+    /// Held until the output is checked: what it takes up until then is this invocation's.
+    permit: Permit<'a>,
+    deadline: Instant,
+    claim: Option<&'a Claim>,
+}
+
+/// Who was asked for a call already, and what became of it.
+#[derive(Default)]
+struct Tried {
+    candidates: Vec<Arc<Offered>>,
+    failure: Option<Failure>,
+}
+
+impl Tried {
+    /// Of a call that broke off the caller is told so, also if the next worker was never reached; else what
+    /// the first one said stands. Answers with that.
+    fn note(&mut self, candidate: &Candidate, failure: Failure) -> Failure {
+        let (worker, cause) = (&failure.worker_id, &failure.cause);
+        tracing::debug!(worker, cause, "a worker did not answer: {failure}");
+        self.candidates.push(candidate.offered.clone());
+        let stands = match self.failure.take() {
+            Some(first) if has_no_room(&failure) => first,
+            _ => failure,
+        };
+        self.failure.insert(stands).clone()
+    }
+}
+
+/// Whether a worker refused a call that another might take.
+fn has_no_room(failure: &Failure) -> bool {
+    matches!(failure.code, Code::Overloaded | Code::Unavailable)
+}
+
+fn late(_: Elapsed) -> Failure {
+    Failure::new(
+        Code::Deadline,
+        "the deadline passed while a body was being checked",
+    )
 }
 
 /// The context that a worker is given beside its request.
-fn context(traceparent: Option<String>, origin: Option<String>) -> Vec<(String, String)> {
+fn context(
+    traceparent: Option<String>,
+    origin: Option<String>,
+    key: Option<String>,
+) -> Vec<(String, String)> {
     let named = |name: &str, value: Option<String>| value.map(|value| (name.to_owned(), value));
-    [named("traceparent", traceparent), named("origin", origin)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let named = [
+        named("traceparent", traceparent),
+        named("origin", origin),
+        named("idempotency-key", key),
+    ];
+    named.into_iter().flatten().collect()
 }
 
-fn unknown(call: &Call, why: &str) -> Failure {
-    let name = call
-        .name
-        .as_deref()
-        .map(|name| format!(":{name}"))
-        .unwrap_or_default();
+fn no_verb(verb: &str) -> Failure {
+    unknown(verb, "no worker offers this verb")
+}
+
+fn no_name(verb: &str, name: &str, known: &[&str]) -> Failure {
+    let known: Vec<String> = known
+        .iter()
+        .map(|known| format!("{verb}:{known}"))
+        .collect();
+    let why = format!("this verb has {}", known.join(", "));
+    unknown(&format!("{verb}:{name}"), &why)
+}
+
+fn unknown(capability: &str, why: &str) -> Failure {
     Failure::new(
         Code::UnknownCapability,
-        format!("unknown capability `{}{name}`; {why}", call.verb),
+        format!("unknown capability `{capability}`; {why}"),
     )
 }

@@ -15,7 +15,7 @@ mod pace;
 mod peers;
 mod run;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -108,13 +108,30 @@ pub struct Outcome {
 pub struct Sandbox {
     engine: Engine,
     worker: Arc<str>,
-    pre: InstancePre<Guest>,
-    handler: handler::GuestIndices,
+    grants: Grants,
+    linked: Linked,
+    /// The same with the state after `declare`, once there is one.
+    image: OnceLock<Linked>,
+    rates: Rates,
     share: Arc<Share>,
     bandwidth: Arc<Bandwidth>,
     files: Option<Source>,
     shelf: Option<Arc<Shelf>>,
     gpu: Option<Arc<Seat>>,
+}
+
+/// A component, linked, and where its handler is.
+struct Linked {
+    pre: InstancePre<Guest>,
+    handler: handler::GuestIndices,
+}
+
+impl Linked {
+    fn new(engine: &Engine, component: &Component, grants: &Grants) -> wasmtime::Result<Self> {
+        let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
+        let handler = handler::GuestIndices::new(&pre)?;
+        Ok(Self { pre, handler })
+    }
 }
 
 /// What all invocations of a worker have together.
@@ -139,19 +156,37 @@ impl Sandbox {
         grants: &Grants,
         rates: Rates,
     ) -> wasmtime::Result<Self> {
-        let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
-        let handler = handler::GuestIndices::new(&pre)?;
         Ok(Self {
             engine: engine.clone(),
             worker,
-            pre,
-            handler,
+            linked: Linked::new(engine, component, grants)?,
+            grants: grants.clone(),
+            image: OnceLock::new(),
+            rates,
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
             shelf: None,
             gpu: None,
             files: None,
         })
+    }
+
+    /// Starts invocations from this component from now on: the same with the state after `declare`. Those
+    /// that run end as they began.
+    ///
+    /// # Errors
+    ///
+    /// It does not link, as the first one did.
+    pub fn start_from(&self, image: &Component) -> wasmtime::Result<()> {
+        let linked = Linked::new(&self.engine, image, &self.grants)?;
+        // Only one is ever taken.
+        let _ = self.image.set(linked);
+        Ok(())
+    }
+
+    /// What invocations start from.
+    fn linked(&self) -> &Linked {
+        self.image.get().unwrap_or(&self.linked)
     }
 
     /// Gives its guests files.
@@ -174,6 +209,22 @@ impl Sandbox {
         Self {
             gpu: gpu.map(Arc::new),
             ..self
+        }
+    }
+
+    /// Its place on a GPU, if it has one.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.gpu.as_deref()
+    }
+
+    /// Goes on with the accounts of an earlier version of the same worker: what it has used of the CPU and
+    /// of its bandwidth stays used. Its weight is from now on this version's; a rate that has changed
+    /// begins anew.
+    pub fn succeed(&mut self, before: &Self) {
+        self.share = before.share.clone();
+        self.share.reweigh(self.rates.weight);
+        if self.rates.megabits == before.rates.megabits {
+            self.bandwidth = before.bandwidth.clone();
         }
     }
 

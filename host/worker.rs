@@ -3,39 +3,56 @@
 //! A component becomes a `Worker` or is `Refused` with every reason at once. Several workers, and
 //! which of them serves a call, must not enter this room.
 
+mod applicant;
+mod binary;
 mod declared;
+mod health;
 mod held;
+mod image;
 mod load;
 mod placement;
 mod storage;
 mod terms;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use crate::admission::Lane;
-use crate::capability::Capability;
+use crate::capability::{Affinity, Capability};
 use crate::config::Config;
 use crate::engine::{self, Engine, Origin};
+use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
+use crate::rules::{Rules, Verdicts};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+use crate::telemetry::{Series, Temperature};
 
+pub use binary::Binary;
+pub use health::{Breaker, Health, Pass};
 pub use held::Held;
+pub use image::Snapshotted;
 
 /// A component that is loaded and ready.
 pub struct Worker {
     id: Arc<str>,
     file: PathBuf,
+    digest: blake3::Hash,
+    deployed_at: Option<SystemTime>,
+    owner: Option<String>,
     offered: Vec<Arc<Offered>>,
     imports: Vec<String>,
     calls_peers: bool,
     sandbox: Sandbox,
     origin: Origin,
+    /// What it declared, where a snapshot is to say the same.
+    said: Option<blake3::Hash>,
+    snapshotted: Mutex<Snapshotted>,
     called: AtomicBool,
     lane: Arc<Lane>,
-    load: Load,
+    breaker: Breaker,
+    load: Arc<Load>,
 }
 
 /// One capability of a loaded worker, with the limits that hold for it.
@@ -49,8 +66,14 @@ pub struct Offered {
     /// What it bids for its place in the worker's line: its `slo_bid`, as far as the operator lets it
     /// count.
     pub bid: f64,
+    /// Whether it should run on this host.
+    pub affinity: Affinity,
     /// `verb:name`.
     pub id: Arc<str>,
+    /// Where its calls are recorded, once a router has asked.
+    pub series: OnceLock<Arc<Series>>,
+    /// What the policy has said of its callers.
+    pub verdicts: Verdicts,
 }
 
 /// A component that may not serve, and why.
@@ -62,28 +85,6 @@ pub struct Refused {
     pub worker_id: Option<String>,
     /// Every reason, each a line that names its fix where there is one.
     pub reasons: Vec<String>,
-}
-
-/// How the code that answers a call came to be ready.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Temperature {
-    /// First call since the component was compiled.
-    Uncompiled,
-    /// First call since its code was loaded from the cache.
-    Cached,
-    /// A new sandbox of a worker that has answered before: the normal case.
-    Fresh,
-}
-
-impl Temperature {
-    /// The value of the `Crank-Cold` header.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Temperature::Uncompiled => "uncompiled",
-            Temperature::Cached => "cached",
-            Temperature::Fresh => "fresh",
-        }
-    }
 }
 
 /// What a worker is doing and has done.
@@ -130,20 +131,40 @@ pub struct Observed {
 }
 
 impl Worker {
+    /// Reads a component's file and loads it, as [`Worker::of`] does.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it may not serve.
+    pub async fn load(engine: &Engine, config: &Config, file: &Path) -> Result<Self, Refused> {
+        Self::of(engine, config, &Binary::read(config, file).await?).await
+    }
+
     /// Loads one component: compiles it (or takes its code from the cache), asks what it offers,
     /// checks that against the contract, the operator's grants and this host.
     ///
     /// # Errors
     ///
     /// Every reason why it may not serve.
-    pub async fn load(engine: &Engine, config: &Config, file: &Path) -> Result<Self, Refused> {
+    pub async fn of(engine: &Engine, config: &Config, binary: &Binary) -> Result<Self, Refused> {
         load::Loading {
             engine,
             config,
-            file,
+            binary,
         }
         .run()
         .await
+    }
+
+    /// Takes the place of an earlier version of the same file: its slots and its line, its accounts of CPU
+    /// and bandwidth, and what has been counted. Calls of both versions together get no more than one
+    /// worker's part.
+    #[must_use]
+    pub fn succeeding(mut self, before: &Self) -> Self {
+        self.lane = before.lane.clone();
+        self.load = before.load.clone();
+        self.sandbox.succeed(&before.sandbox);
+        self
     }
 
     /// The worker's id.
@@ -156,6 +177,21 @@ impl Worker {
         &self.file
     }
 
+    /// What tells its component from all others.
+    pub fn digest(&self) -> blake3::Hash {
+        self.digest
+    }
+
+    /// When its file was last written, where the file system tells.
+    pub fn deployed_at(&self) -> Option<SystemTime> {
+        self.deployed_at
+    }
+
+    /// Whose it is, where the operator says so.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
     /// What it offers.
     pub fn offered(&self) -> &[Arc<Offered>] {
         &self.offered
@@ -166,14 +202,31 @@ impl Worker {
         &self.imports
     }
 
+    /// Why the policy that holds now would not load it, a line for each reason.
+    pub async fn barred(&self, rules: &Rules) -> Vec<String> {
+        let capabilities = self.offered.iter().map(|offered| &offered.capability);
+        let applicant = || applicant::document(&self.file, &self.id, capabilities, &self.imports);
+        rules.refusals(applicant).await
+    }
+
     /// Whether it may call other capabilities.
     pub fn calls_peers(&self) -> bool {
         self.calls_peers
     }
 
+    /// Its place on a GPU, if it has one.
+    pub fn seat(&self) -> Option<&Seat> {
+        self.sandbox.seat()
+    }
+
     /// Whether it may keep state that outlives its invocations.
     pub fn keeps_state(&self) -> bool {
         self.sandbox.keeps_state()
+    }
+
+    /// Whether an invocation leaves nothing behind but its answer: no state, no calls of others.
+    pub fn leaves_nothing(&self) -> bool {
+        !self.calls_peers() && !self.keeps_state()
     }
 
     /// How busy it is, from 0 (idle) to 1 (an invocation for each core, or more).
@@ -192,6 +245,7 @@ impl Worker {
             return Temperature::Fresh;
         }
         match self.origin {
+            _ if self.seat().is_some() => Temperature::GpuFirst,
             Origin::Compiled => Temperature::Uncompiled,
             Origin::Cached => Temperature::Cached,
         }
@@ -200,6 +254,11 @@ impl Worker {
     /// Where its calls are admitted.
     pub fn lane(&self) -> &Arc<Lane> {
         &self.lane
+    }
+
+    /// Whether it does its work.
+    pub fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// Runs one invocation of a capability that this worker offers; it has been admitted.

@@ -1,5 +1,6 @@
 //! `POST /invoke/…`: a request becomes a call, an answer becomes a response.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,15 @@ use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::caller;
 use super::events;
-use super::problem::Refusal;
-use super::routes::{RequestId, Shared, linger, query, requirement};
+use super::problem::{REPLAYED, Refusal};
+use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
 use crate::error::{Code, Failure};
+use crate::idempotency::Key;
 use crate::limits::Usage;
-use crate::router::{Answer, Call};
+use crate::remote::read_path;
+use crate::router::{Answer, Call, Once};
 use crate::sandbox::Payload;
 
 /// Bytes that the bodies of all calls may take up together, beyond the first of each.
@@ -27,10 +31,19 @@ pub(super) const BODIES: usize = 1 << 30;
 /// Bytes of a body that are not counted.
 const SMALL_BODY: usize = 64 << 10;
 
-const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
+/// Bytes of an explanation in a header: many clients read heads of 8 KiB and no more.
+const EXPLANATION: usize = 2 << 10;
+/// What a host that forwards a call says: the hosts that it passed, and which version it chose.
+const PATH: HeaderName = HeaderName::from_static("crank-path");
+const VERSION: HeaderName = HeaderName::from_static("crank-version");
 
-/// Promises of the interface that this version does not keep. Accepting them silently would be a lie.
-const NOT_OFFERED: [&str; 3] = ["idempotency-key", "crank-max-cost", "crank-explain"];
+const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
+const MAX_COST: HeaderName = HeaderName::from_static("crank-max-cost");
+const EXPLAIN: HeaderName = HeaderName::from_static("crank-explain");
+
+/// The headers of ours that a request may have.
+const OFFERED: [HeaderName; 5] = [TIMEOUT, MAX_COST, EXPLAIN, PATH, VERSION];
+const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn by_name(
     State(shared): State<Arc<Shared>>,
@@ -48,13 +61,6 @@ pub(super) async fn by_verb(
 ) -> Result<Response, Refusal> {
     let Path(verb) = path.map_err(bad_path)?;
     Ok(invoke(&shared, verb, None, request).await?)
-}
-
-fn bad_path(_: PathRejection) -> Refusal {
-    Refusal(Failure::new(
-        Code::InvalidRequest,
-        "the path is not percent-encoded utf-8",
-    ))
 }
 
 async fn invoke(
@@ -75,22 +81,25 @@ async fn invoke(
             return Err(failure);
         }
     };
-    let Held { bytes, part } = read_body(body, shared).await?;
+    let Held { bytes, mut part } = read_body(body, shared).await?;
+    let input = Payload {
+        media_type: head.media_type,
+        body: bytes,
+    };
     let call = Call {
-        request_id: id.to_string(),
-        verb,
-        name,
         version: head.version,
-        input: Payload {
-            media_type: head.media_type,
-            body: bytes,
-        },
+        max_cost: head.max_cost,
+        explain: head.explain,
         parameters: head.parameters,
-        caller: None,
         timeout: head.timeout,
         traceparent: head.traceparent,
-        events: None,
-        chain: None,
+        path: head.path,
+        once: head.key.map(|key| Once {
+            key,
+            body: part.take(),
+        }),
+        caller: caller::id(&parts.extensions),
+        ..Call::new(id.to_string(), verb, name, input)
     };
     if wants_events(&parts.headers) {
         return events::answer(shared, call, id, part).await;
@@ -119,7 +128,13 @@ fn respond(answer: Answer) -> Result<Response, Failure> {
 
 /// Says who answered and what it took.
 pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
+    if answer.replayed {
+        if let Ok(worker) = HeaderValue::from_str(&answer.worker_id) {
+            headers.insert("crank-worker", worker);
+        }
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+        return;
+    }
     let Usage {
         start,
         run,
@@ -131,15 +146,15 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         gpu,
     } = &answer.usage;
     let timing = format!(
-        "queue;dur={:.3}, start;dur={:.3}, run;dur={:.3}, cpu;dur={:.3}, memory;desc=\"{memory_peak}\", storage;desc=\"{storage_peak}\"",
-        ms(answer.queue),
-        ms(*start),
-        ms(*run),
-        ms(*cpu),
+        "queue;dur={}, start;dur={}, run;dur={}, cpu;dur={}, memory;desc=\"{memory_peak}\", storage;desc=\"{storage_peak}\"",
+        Ms(answer.queue),
+        Ms(*start),
+        Ms(*run),
+        Ms(*cpu),
     );
     let gpu = match gpu_memory_peak {
         0 => String::new(),
-        bytes => format!(", gpu;dur={:.3}, gpu-memory;desc=\"{bytes}\"", ms(*gpu)),
+        bytes => format!(", gpu;dur={}, gpu-memory;desc=\"{bytes}\"", Ms(*gpu)),
     };
     let values = [
         ("crank-worker", HeaderValue::from_str(&answer.worker_id)),
@@ -151,51 +166,79 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
             headers.insert(name, value);
         }
     }
+    let explanation = answer
+        .explanation
+        .as_ref()
+        .map(|told| told.brief(EXPLANATION));
+    if let Some(Ok(value)) = explanation.map(HeaderValue::try_from) {
+        headers.insert(EXPLAIN, value);
+    }
+}
+
+/// A time in milliseconds, to the microsecond. In whole numbers, which are written in a tenth of the time.
+struct Ms(Duration);
+
+impl fmt::Display for Ms {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let us = self.0.as_micros();
+        write!(f, "{}.{:03}", us / 1000, us % 1000)
+    }
 }
 
 /// What a request says besides its body.
 struct Head {
     version: Option<semver::VersionReq>,
+    max_cost: Option<f64>,
+    explain: bool,
     parameters: Vec<(String, String)>,
     media_type: String,
     timeout: Option<Duration>,
     traceparent: Option<String>,
+    path: Vec<String>,
+    key: Option<Key>,
 }
 
 fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure> {
     refuse_unknown(headers)?;
     refuse_resumption(headers)?;
-    let mut version = None;
+    let mut version = match single(headers, &VERSION)? {
+        Some(text) => Some(requirement(text)?),
+        None => None,
+    };
     let mut parameters = query(uri)?;
     for (_, value) in parameters.extract_if(.., |(name, _)| name == "version") {
         if version.replace(requirement(&value)?).is_some() {
             return Err(Failure::new(
                 Code::InvalidRequest,
-                "the query has version twice; it may stand once",
+                "the version is named twice; it may stand once",
             ));
         }
     }
     Ok(Head {
         version,
+        max_cost: max_cost(headers)?,
+        explain: explain(headers)?,
         parameters,
         media_type: single(headers, &CONTENT_TYPE)?
             .unwrap_or("application/json")
             .to_owned(),
         timeout: timeout(headers)?,
         traceparent: traceparent(headers),
+        path: match single(headers, &PATH)? {
+            Some(path) => read_path(path)?,
+            None => Vec::new(),
+        },
+        key: key(headers)?,
     })
 }
 
 /// A misspelt `crank-` header asks for something that nobody would do.
 fn refuse_unknown(headers: &HeaderMap) -> Result<(), Failure> {
-    for name in headers.keys().filter(|name| **name != TIMEOUT) {
-        if NOT_OFFERED.contains(&name.as_str()) {
-            let message = format!("the header {name} is not offered by this version; leave it out");
-            return Err(Failure::new(Code::InvalidRequest, message));
-        }
+    for name in headers.keys().filter(|name| !OFFERED.contains(name)) {
         if name.as_str().starts_with("crank-") {
+            let offered = OFFERED.map(|name| name.to_string()).join(", ");
             let message = format!(
-                "the header {name} is unknown; of the crank- headers a request may have {TIMEOUT}"
+                "the header {name} is unknown; of the crank- headers a request may have {offered}"
             );
             return Err(Failure::new(Code::InvalidRequest, message));
         }
@@ -252,6 +295,45 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Failure> {
     }
 }
 
+/// The most that the call may cost, in tokens.
+fn max_cost(headers: &HeaderMap) -> Result<Option<f64>, Failure> {
+    let Some(text) = single(headers, &MAX_COST)? else {
+        return Ok(None);
+    };
+    // As JSON writes numbers: `parse` would take a leading plus sign and infinities.
+    match serde_json::from_str(text)
+        .ok()
+        .filter(|cost: &f64| cost.is_sign_positive())
+    {
+        Some(cost) => Ok(Some(cost)),
+        None => {
+            let message = format!("{MAX_COST} takes a number of tokens, 0 or more, not {text:?}");
+            Err(Failure::new(Code::InvalidRequest, message))
+        }
+    }
+}
+
+/// The caller's name for this call, if it is to run once.
+fn key(headers: &HeaderMap) -> Result<Option<Key>, Failure> {
+    let Some(text) = single(headers, &KEY)? else {
+        return Ok(None);
+    };
+    let key = Key::parse(text)
+        .map_err(|wrong| Failure::new(Code::InvalidRequest, format!("the header {KEY} {wrong}")))?;
+    Ok(Some(key))
+}
+
+fn explain(headers: &HeaderMap) -> Result<bool, Failure> {
+    match single(headers, &EXPLAIN)? {
+        None => Ok(false),
+        Some("1") => Ok(true),
+        Some(other) => {
+            let message = format!("{EXPLAIN} takes 1, not {other:?}");
+            Err(Failure::new(Code::InvalidRequest, message))
+        }
+    }
+}
+
 /// The caller's trace context. What breaks its form is ignored, as W3C Trace Context (section 3.2.2)
 /// wants it: a trace that is lost must not lose the call.
 fn traceparent(headers: &HeaderMap) -> Option<String> {
@@ -292,13 +374,13 @@ fn wants_events(headers: &HeaderMap) -> bool {
 }
 
 /// A body, and its part of what bodies may take up together: both go when the call is over.
-struct Held {
-    bytes: Bytes,
-    part: Option<OwnedSemaphorePermit>,
+pub(super) struct Held {
+    pub bytes: Bytes,
+    pub part: Option<OwnedSemaphorePermit>,
 }
 
 /// The body, if it is not too large, arrives in time, and there is room for it.
-async fn read_body(mut body: Body, shared: &Shared) -> Result<Held, Failure> {
+pub(super) async fn read_body(mut body: Body, shared: &Shared) -> Result<Held, Failure> {
     let limit = shared.input_bytes;
     let too_large = || {
         Failure::new(

@@ -4,25 +4,33 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::error::{Code, Failure};
 
+/// Says that an answer is the one that was given before under the same idempotency key.
+pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
 /// The HTTP status of a failure code.
 pub fn status(code: Code) -> StatusCode {
     match code {
         Code::InvalidRequest | Code::AmbiguousCapability => StatusCode::BAD_REQUEST,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
         Code::Denied => StatusCode::FORBIDDEN,
         Code::UnknownCapability | Code::NotFound => StatusCode::NOT_FOUND,
         Code::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         Code::RequestTimeout => StatusCode::REQUEST_TIMEOUT,
-        Code::Conflict => StatusCode::CONFLICT,
+        Code::Conflict | Code::IdempotencyInProgress | Code::IdempotencyUnanswered => {
+            StatusCode::CONFLICT
+        }
+        Code::CostCeiling => StatusCode::PRECONDITION_FAILED,
         Code::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Code::UriTooLong => StatusCode::URI_TOO_LONG,
         Code::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-        Code::InvalidInput => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::InvalidInput | Code::IdempotencyMismatch => StatusCode::UNPROCESSABLE_ENTITY,
+        Code::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Code::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
         Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         Code::MemoryLimit
@@ -35,6 +43,7 @@ pub fn status(code: Code) -> StatusCode {
         | Code::InvalidOutput => StatusCode::BAD_GATEWAY,
         Code::Overloaded | Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         Code::Deadline => StatusCode::GATEWAY_TIMEOUT,
+        Code::LoopDetected => StatusCode::LOOP_DETECTED,
     }
 }
 
@@ -43,16 +52,22 @@ fn title(code: Code) -> &'static str {
     match code {
         Code::InvalidRequest => "Malformed request",
         Code::AmbiguousCapability => "Several capabilities match",
+        Code::Unauthenticated => "Who calls is not known",
         Code::Denied => "Not allowed",
         Code::UnknownCapability => "No such capability",
         Code::NotFound => "Not found",
         Code::MethodNotAllowed => "Method not allowed",
         Code::RequestTimeout => "Request too slow",
         Code::Conflict => "Conflict",
+        Code::IdempotencyInProgress => "The first call is under way",
+        Code::IdempotencyUnanswered => "No answer is known",
+        Code::CostCeiling => "Too dear",
         Code::TooLarge => "Body too large",
         Code::UriTooLong => "Request target too long",
         Code::UnsupportedMediaType => "Media type not accepted",
         Code::InvalidInput => "Input not accepted",
+        Code::IdempotencyMismatch => "The key is another call's",
+        Code::RateLimited => "Too many calls",
         Code::HeadersTooLarge => "Headers too large",
         Code::Internal => "The host failed",
         Code::MemoryLimit => "Memory limit exceeded",
@@ -66,6 +81,7 @@ fn title(code: Code) -> &'static str {
         Code::Overloaded => "Overloaded",
         Code::Unavailable => "Unavailable",
         Code::Deadline => "Deadline exceeded",
+        Code::LoopDetected => "The call went in a circle",
     }
 }
 
@@ -113,7 +129,8 @@ pub(super) fn document(failure: &Failure, request_id: &str) -> String {
         worker_id: failure.worker_id.as_deref(),
         worker_code: failure.worker_code.as_deref(),
         retry_after: retry_after(failure),
-        request_id,
+        // Of the call that failed, so that a failure that is told again is the same to the byte.
+        request_id: failure.replay_of.as_deref().unwrap_or(request_id),
     };
     // Strings and numbers always serialize; the fallback keeps a panic out of the error path.
     serde_json::to_string(&problem).unwrap_or_else(|_| "{}".to_owned())
@@ -152,6 +169,9 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
     {
         headers.insert("crank-worker", worker);
     }
+    if failure.replay_of.is_some() {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
     if let Some(seconds) = retry_after(failure) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
@@ -159,8 +179,12 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
 
 /// When to try again, for failures that pass. `Retry-After` knows whole seconds only. Rounded up: who
 /// waits too briefly is refused again.
-fn retry_after(failure: &Failure) -> Option<u64> {
-    if status(failure.code) != StatusCode::SERVICE_UNAVAILABLE {
+pub(super) fn retry_after(failure: &Failure) -> Option<u64> {
+    let passes = matches!(
+        failure.code,
+        Code::Overloaded | Code::Unavailable | Code::RateLimited | Code::IdempotencyInProgress
+    );
+    if !passes {
         return None;
     }
     let delay = failure.retry_after.unwrap_or(Duration::from_secs(1));

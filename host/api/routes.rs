@@ -7,25 +7,29 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Query, Request, State};
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
 use axum::http::{HeaderValue, Method, Uri};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router as Routes};
 use futures_util::FutureExt;
 use semver::VersionReq;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
+use tracing::Level;
 
+use super::caller::Credentials;
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, invoke, workers};
+use super::{Settings, edge, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
+use crate::limits::Callers;
+use crate::registry::Manifests;
+use crate::remote::Caller;
 use crate::router::Router;
 
 /// How long what is left of a refused request's body is still read, and thrown away. A socket that is
@@ -42,7 +46,13 @@ pub(super) struct Shared {
     pub bodies: Arc<Semaphore>,
     /// Where this host is reached, as capabilities name it.
     url: String,
+    /// Who can reach it at all.
+    pub callers: Caller,
+    pub credentials: Credentials,
     door: Arc<Door>,
+    /// What each caller may ask, if that is bounded.
+    accounts: Option<Callers>,
+    pub mcp: mcp::Service,
 }
 
 /// The id of one request, in its answer, its log lines and the worker's request.
@@ -51,7 +61,7 @@ pub(super) struct RequestId(pub Arc<str>);
 
 impl RequestId {
     /// UUID version 7 (RFC 9562): ids sort by time.
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut text = uuid::Uuid::encode_buffer();
         Self(Arc::from(
             &*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text),
@@ -59,23 +69,59 @@ impl RequestId {
     }
 }
 
-/// Everything that is served at `bound`.
-pub(super) fn routes(router: Arc<Router>, settings: &Settings, bound: SocketAddr) -> Routes {
+/// Everything that is served at `bound`. What lasts as long as its reader ends when `stopping` changes.
+pub(super) fn routes(
+    router: Arc<Router>,
+    settings: &Settings,
+    bound: SocketAddr,
+    stopping: watch::Receiver<()>,
+) -> Routes {
     let door = Arc::new(Door::new(settings, bound));
     let shared = Arc::new(Shared {
+        mcp: mcp::service(&router, settings, stopping),
         router,
         input_bytes: settings.input_bytes,
         body_timeout: settings.body_timeout,
         heartbeat: settings.heartbeat,
         bodies: Arc::new(Semaphore::new(invoke::BODIES)),
-        url: format!("http://{bound}"),
+        url: match settings.auth.as_ref().and_then(|auth| auth.acceptor()) {
+            Some(_) => format!("https://{bound}"),
+            None => format!("http://{bound}"),
+        },
+        credentials: Credentials::new(settings),
+        callers: match bound.ip().is_loopback() {
+            true => Caller::Local,
+            false => Caller::Foreign,
+        },
         door: door.clone(),
+        accounts: Callers::new(
+            settings.caller_rate,
+            settings.caller_burst,
+            settings.caller_concurrency,
+        ),
     });
     let mut routes = Routes::new()
         .route("/invoke/{verb}/{name}", post(invoke::by_name))
         .route("/invoke/{verb}", post(invoke::by_verb))
+        .route("/explain/{verb}/{name}", get(explain::by_name))
+        .route("/explain/{verb}", get(explain::by_verb))
         .route("/capabilities", get(list_capabilities))
         .route("/workers", get(list_workers))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::page))
+        .route("/docs/", get(openapi::index))
+        .route("/docs/{*file}", get(openapi::asset))
+        .route("/manifests", get(list_manifests))
+        .route("/reload", post(reload::reload))
+        .route("/slo", get(telemetry::slo))
+        .route("/costs", get(telemetry::costs))
+        .route("/metrics", get(telemetry::metrics))
+        .route("/register", post(register::register))
+        .route("/register/{worker_id}", delete(register::unregister))
+        .route(
+            "/mcp",
+            get(mcp::handle).post(mcp::handle).delete(mcp::handle),
+        )
         .route("/healthz", get(async || Json(json!({"status": "ok"}))))
         .route("/readyz", get(ready))
         .fallback(async || Refusal(Failure::new(Code::NotFound, "there is no such route")))
@@ -93,9 +139,13 @@ fn cors(door: Arc<Door>) -> CorsLayer {
     let allowed = AllowOrigin::predicate(move |origin, _| door.allows_origin(origin));
     CorsLayer::new()
         .allow_origin(allowed)
-        .allow_methods([Method::GET, Method::HEAD, Method::POST])
+        .allow_methods([Method::GET, Method::HEAD, Method::POST, Method::DELETE])
         .allow_headers(AnyHeader)
         .expose_headers(AnyHeader)
+}
+
+fn refused(failure: Failure) -> Response {
+    Refusal(failure).into_response()
 }
 
 async fn outermost(
@@ -109,42 +159,68 @@ async fn outermost(
     request.extensions_mut().insert(id.clone());
     let mut unanswered = Unanswered(Some(id.0.clone()));
 
-    let mut response = match shared.door.check(&request) {
-        Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => response,
-            Err(panic) => Refusal(Failure::internal(panic_message(&*panic))).into_response(),
+    let closing = edge::ends_connection(&request);
+    let admitted = shared.door.check(&request);
+    let admitted = admitted.map_err(refused).and_then(|()| {
+        let known = shared.credentials.admit(&mut request);
+        // Who shows what does not hold is counted by the address.
+        let id = known.as_ref().ok().and_then(Option::as_deref);
+        let id = id.map(|caller| caller.id.as_str());
+        let turn = edge::admit(shared.accounts.as_ref(), id, &request).map_err(refused)?;
+        Ok((known?, turn))
+    });
+    let (caller, mut response) = match admitted {
+        Ok((caller, turn)) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+            Ok(response) => (caller, edge::hold(turn, response)),
+            Err(panic) => {
+                let failure = Failure::internal(panic_message(&*panic));
+                (caller, refused(failure))
+            }
         },
-        Err(failure) => {
+        Err(response) => {
             linger(request.into_body());
-            Refusal(failure).into_response()
+            (None, response)
         }
     };
+    let caller = caller.as_deref();
 
     unanswered.0 = None;
     let failure = response.extensions_mut().remove::<Failure>();
+    telemetry::note(&shared, failure.as_ref(), caller, &id.0, uri.path());
     if let Some(failure) = &failure {
         problem::render(failure, &id.0, &mut response);
         log_cause(failure, &id.0);
     }
     let headers = response.headers_mut();
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     if let Ok(value) = HeaderValue::from_str(&id.0) {
         headers.insert("crank-request-id", value);
     }
+    edge::finish(&mut response, &uri, closing);
     let worker = response
         .headers()
         .get("crank-worker")
         .and_then(|value| value.to_str().ok());
-    tracing::info!(
-        request_id = &*id.0,
-        %method,
-        path = uri.path(),
-        status = response.status().as_u16(),
-        code = failure.as_ref().map(|failure| failure.code.as_str()),
-        worker,
-        ms = started.elapsed().as_secs_f64() * 1e3,
-        "request",
-    );
+    // A line for each call that went well would cost a busy host more than some calls do.
+    macro_rules! line {
+        ($level:expr) => {
+            tracing::event!(
+                $level,
+                request_id = &*id.0,
+                %method,
+                path = uri.path(),
+                status = response.status().as_u16(),
+                code = failure.as_ref().map(|failure| failure.code.as_str()),
+                worker,
+                caller = caller.map(|caller| caller.id.as_str()),
+                ms = started.elapsed().as_secs_f64() * 1e3,
+                "request",
+            )
+        };
+    }
+    match failure {
+        None => line!(Level::DEBUG),
+        Some(_) => line!(Level::INFO),
+    }
     response
 }
 
@@ -209,7 +285,11 @@ async fn list_capabilities(
 }
 
 async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
-    Json(workers::view(&shared.router.registry().snapshot())).into_response()
+    Json(workers::view(&shared.router)).into_response()
+}
+
+async fn list_manifests(State(shared): State<Arc<Shared>>) -> Response {
+    Json(Manifests::of(&shared.router.registry().snapshot())).into_response()
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
@@ -229,10 +309,17 @@ pub(super) fn query(uri: &Uri) -> Result<Vec<(String, String)>, Failure> {
     pairs.map(|Query(pairs)| pairs).map_err(bad_query)
 }
 
-fn bad_query(error: QueryRejection) -> Failure {
+pub(super) fn bad_query(error: QueryRejection) -> Failure {
     Failure::new(
         Code::InvalidRequest,
         format!("the query is not accepted: {}", innermost(&error)),
+    )
+}
+
+pub(super) fn bad_path(_: PathRejection) -> Failure {
+    Failure::new(
+        Code::InvalidRequest,
+        "the path is not percent-encoded utf-8",
     )
 }
 

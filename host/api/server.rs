@@ -12,13 +12,18 @@ use hyper::server::conn::http1::Builder;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::Settings;
+use super::edge::Address;
 use super::routes::routes;
+use crate::auth::{Auth, Peer};
+use crate::error::Code;
 use crate::router::Router;
 
 /// Connections that are open at once. Each holds a file descriptor and some buffers; what comes on top
@@ -33,17 +38,24 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 ///
-/// When the listener has no local address. Nothing that a connection does ends the server.
+/// When the listener has no local address, or identities are configured and were not opened. Nothing that a connection does ends the server.
 pub async fn serve(
     listener: TcpListener,
     router: Arc<Router>,
     settings: Settings,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let app = routes(router, &settings, listener.local_addr()?);
+    if settings.identified && settings.auth.is_none() {
+        let message = "identities are configured, and what proves them was not opened";
+        return Err(io::Error::other(message));
+    }
+    let auth = settings.auth.clone();
+    let followed = auth.clone().map(Auth::follow).map(tokio::spawn);
+    let _until_the_end = followed.map(AbortOnDropHandle::new);
+    let (stop, stopping) = watch::channel(());
+    let app = routes(router, &settings, listener.local_addr()?, stopping.clone());
     let builder = builder(&settings);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
-    let (stop, stopping) = watch::channel(());
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
 
@@ -53,13 +65,15 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = accept(&listener, &slots) => accepted,
         };
-        let (stream, slot) = accepted;
+        let (stream, address, slot) = accepted;
         let connection = Connection {
             builder: builder.clone(),
             app: app.clone(),
             stopping: stopping.clone(),
+            auth: auth.clone(),
             header_timeout: settings.header_timeout,
             body_timeout: settings.body_timeout,
+            address,
         };
         connections.spawn(async move {
             connection.serve(stream).await;
@@ -84,12 +98,12 @@ pub async fn serve(
 async fn accept(
     listener: &TcpListener,
     slots: &Arc<Semaphore>,
-) -> (TcpStream, impl Send + 'static) {
+) -> (TcpStream, Address, impl Send + 'static) {
     loop {
         // The semaphore is never closed, so this is never an error.
         let slot = slots.clone().acquire_owned().await;
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, slot),
+            Ok((stream, address)) => return (stream, Address(address.ip()), slot),
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "no connection can be accepted; trying again");
@@ -119,31 +133,71 @@ fn builder(settings: &Settings) -> Builder {
     builder
 }
 
+/// Who showed a certificate that does not hold stands in the audit log; of other handshakes that fail there are
+/// many, and they say little.
+fn note_refused(error: &io::Error) {
+    let tls = error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            let reason = match why {
+                rustls::CertificateError::Other(why) => why.to_string(),
+                why => why.to_string(),
+            };
+            tracing::warn!(target: "audit", code = %Code::Unauthenticated, reason, "certificate refused");
+        }
+        Some(rustls::Error::NoCertificatesPresented) => {
+            tracing::warn!(target: "audit", code = %Code::Unauthenticated, reason = "no certificate", "certificate refused");
+        }
+        _ => tracing::debug!(%error, "a TLS handshake failed"),
+    }
+}
+
 struct Connection {
     builder: Builder,
     app: Routes,
     stopping: watch::Receiver<()>,
+    auth: Option<Arc<Auth>>,
     header_timeout: Duration,
     body_timeout: Duration,
+    address: Address,
 }
 
 impl Connection {
-    async fn serve(mut self, stream: TcpStream) {
+    async fn serve(self, stream: TcpStream) {
         // A response is written whole: waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         // A reader who takes nothing for this long holds a response, and perhaps an invocation.
         stream.set_write_timeout(Some(self.body_timeout));
+        let stream = Box::pin(stream);
+        let Some(acceptor) = self.auth.as_ref().and_then(|auth| auth.acceptor()) else {
+            return self.speak(stream, None).await;
+        };
+        match tokio::time::timeout(self.header_timeout, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates();
+                let peer = shown.map(|chain| Arc::new(Peer::new(chain)));
+                self.speak(stream, peer).await;
+            }
+            Ok(Err(error)) => note_refused(&error),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
 
+    async fn speak(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Option<Arc<Peer>>) {
         let begun = AtomicUsize::new(0);
         let app = TowerToHyperService::new(self.app);
-        let service = service_fn(|request: Request<Incoming>| {
+        let service = service_fn(|mut request: Request<Incoming>| {
+            request.extensions_mut().insert(self.address);
             begun.fetch_add(1, Ordering::Relaxed);
+            if let Some(peer) = &peer {
+                request.extensions_mut().insert(peer.clone());
+            }
             app.call(request)
         });
-        let connection = self
-            .builder
-            .serve_connection(TokioIo::new(Box::pin(stream)), service);
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let mut closing = false;
         let mut seen = 0;

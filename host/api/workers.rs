@@ -2,37 +2,86 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::capability::Constraint;
 use crate::engine::Origin;
-use crate::registry::Snapshot;
-use crate::worker::{Observed, Offered, Refused, Worker};
+use crate::remote::Remote;
+use crate::router::Router;
+use crate::worker::{Observed, Offered, Refused, Snapshotted, Worker};
 
 /// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
-pub(super) fn view(snapshot: &Snapshot) -> Value {
+pub(super) fn view(router: &Router) -> Value {
+    let snapshot = router.registry().snapshot();
     let workers: Vec<Value> = snapshot
         .workers()
         .iter()
-        .map(|worker| loaded(worker))
+        .map(|worker| loaded(router, worker, snapshot.refused()))
         .collect();
     let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
-    json!({ "workers": workers, "refused": refused })
+    let called = snapshot
+        .remote()
+        .remotes
+        .iter()
+        .map(|remote| remote_worker(remote));
+    let not_called = snapshot.remote().refused.iter().map(|refused| {
+        json!({
+            "worker_id": refused.worker_id(),
+            "url": refused.url(),
+            "source": refused.source().as_str(),
+            "capability": refused.capability().key(),
+            "version": refused.capability().version.to_string(),
+            "health": "refused",
+            "reason": refused.reason(),
+        })
+    });
+    let remote: Vec<Value> = called.chain(not_called).collect();
+    json!({ "workers": workers, "refused": refused, "remote": remote })
 }
 
-fn loaded(worker: &Worker) -> Value {
+fn remote_worker(remote: &Remote) -> Value {
+    let condition = remote.endpoint().condition();
+    let capability = &remote.offered().capability;
+    let mut view = json!({
+        "worker_id": &**remote.worker_id(),
+        "url": remote.url(),
+        "source": remote.source().as_str(),
+        "capability": &*remote.offered().id,
+        "version": capability.version.to_string(),
+        "load_score": remote.load_score(),
+        "idempotent": remote.is_idempotent(),
+        "health": condition.health,
+        "in_flight": condition.in_flight,
+        "calls": condition.calls,
+        "broken": condition.broken,
+    });
+    if let Some(reason) = condition.reason {
+        view["reason"] = reason.into();
+    }
+    if let Some(left) = remote.expires_in() {
+        view["expires_in_s"] = left.as_secs().into();
+    }
+    view
+}
+
+fn loaded(router: &Router, worker: &Worker, refused: &[Refused]) -> Value {
     let observed = worker.observed();
+    // A file that serves and is refused has a later version that may not.
+    let update = refused.iter().find(|update| update.file == worker.file());
     json!({
         "worker_id": &**worker.id(),
         "file": file_name(worker.file()),
+        "refused_update": update.map(|update| &update.reasons),
         "code": match worker.origin() {
             Origin::Compiled => "compiled",
             Origin::Cached => "cached",
         },
+        "snapshot": snapshot(&worker.snapshotted()),
         "imports": worker.imports(),
         "load_score": worker.load_score(),
+        "health": health(worker),
         "in_flight": observed.in_flight,
         "calls": observed.calls,
         "cpu_ms": ms(observed.cpu_total),
@@ -42,11 +91,28 @@ fn loaded(worker: &Worker) -> Value {
             "cpu_ms": ms(observed.cpu_peak),
             "wall_ms": ms(observed.wall_peak),
         },
-        "capabilities": worker.offered().iter().map(|offered| capability(offered, &observed)).collect::<Vec<_>>(),
+        "capabilities": worker.offered().iter().map(|offered| capability(router, offered, &observed)).collect::<Vec<_>>(),
     })
 }
 
-fn capability(offered: &Offered, observed: &Observed) -> Value {
+fn snapshot(snapshotted: &Snapshotted) -> Value {
+    let mut view = json!({ "state": snapshotted.as_str() });
+    if let Snapshotted::Refused(reason) = snapshotted {
+        view["reason"] = reason.as_str().into();
+    }
+    view
+}
+
+fn health(worker: &Worker) -> Value {
+    let (breaker, now) = (worker.breaker(), Instant::now());
+    json!({
+        "state": breaker.health(now).as_str(),
+        "recent_faults": breaker.faults(),
+        "rests_ms": ms(breaker.rests(now)),
+    })
+}
+
+fn capability(router: &Router, offered: &Offered, observed: &Observed) -> Value {
     let constraints = offered.constraints.iter().map(|held| {
         json!({
             "name": held.constraint,
@@ -66,6 +132,7 @@ fn capability(offered: &Offered, observed: &Observed) -> Value {
             "output_bytes": offered.limits.output,
         },
         "constraints": constraints.collect::<Vec<_>>(),
+        "slo": router.series(offered).kept(),
     })
 }
 
@@ -82,7 +149,7 @@ fn highest_use(constraint: Constraint, observed: &Observed) -> Option<f64> {
     }
 }
 
-fn refusal(refused: &Refused) -> Value {
+pub(super) fn refusal(refused: &Refused) -> Value {
     json!({
         "worker_id": refused.worker_id,
         "file": file_name(&refused.file),
@@ -90,7 +157,7 @@ fn refusal(refused: &Refused) -> Value {
     })
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name()
         .map(OsStr::to_string_lossy)
         .unwrap_or_default()

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 
 use super::MediaType;
-use super::schema::Schema;
+use super::schema::{Schema, resolve};
 use super::shorten;
 use crate::error::Fault;
 
@@ -93,12 +93,12 @@ impl RawInput {
     fn of(input: &Schema) -> Result<Self, Vec<String>> {
         let root = input.document();
         let empty = Map::new();
-        let properties = resolve(root, root)
+        let properties = resolve(root, root, MAX_HOPS)
             .get("properties")
             .and_then(Value::as_object)
             .unwrap_or(&empty);
         let encoded = |schema: &Value| {
-            resolve(root, schema)
+            resolve(root, schema, MAX_HOPS)
                 .get("contentEncoding")
                 .and_then(Value::as_str)
                 == Some("base64")
@@ -124,7 +124,7 @@ impl RawInput {
             .filter(|(name, _)| name != property)
             .map(|(name, schema)| (name.clone(), Shape::of(root, schema)))
             .collect();
-        let open = resolve(root, root)
+        let open = resolve(root, root, MAX_HOPS)
             .get("additionalProperties")
             .is_some_and(|schema| *schema != Value::Bool(false));
         Ok(Self {
@@ -178,7 +178,7 @@ impl RawInput {
 
 /// The schema with one property no longer asked for.
 fn without(root: &Value, property: &str) -> Result<Schema, Vec<String>> {
-    let mut object = match resolve(root, root) {
+    let mut object = match resolve(root, root, MAX_HOPS) {
         Value::Object(object) => object.clone(),
         _ => Map::new(),
     };
@@ -208,22 +208,6 @@ fn without(root: &Value, property: &str) -> Result<Schema, Vec<String>> {
         object.insert("minProperties".to_owned(), least.saturating_sub(1).into());
     }
     Schema::compile(Value::Object(object))
-}
-
-/// What a schema's plain `$ref` leads to within the document.
-fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
-    let mut at = schema;
-    for _ in 0..MAX_HOPS {
-        let target = at
-            .get("$ref")
-            .and_then(Value::as_str)
-            .and_then(|reference| reference.strip_prefix('#'));
-        match target.and_then(|pointer| root.pointer(pointer)) {
-            Some(next) => at = next,
-            None => break,
-        }
-    }
-    at
 }
 
 impl Shape {
@@ -259,7 +243,7 @@ impl Shape {
 
 /// Gathers the types that a schema allows, through references and alternatives; `string` if it is silent.
 fn types(root: &Value, schema: &Value, hops: usize, found: &mut Vec<String>) {
-    let schema = resolve(root, schema);
+    let schema = resolve(root, schema, MAX_HOPS);
     let mut add = |name: &str| {
         if !found.iter().any(|known| known == name) && found.len() < 8 {
             found.push(name.to_owned());
@@ -307,8 +291,8 @@ fn alternatives(schema: &Value) -> impl Iterator<Item = &Value> {
 
 /// Schemas of the items, where a parameter may be an array: its own or an alternative's.
 fn arrays<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
-    let schema = resolve(root, schema);
-    let nested = alternatives(schema).map(|alternative| resolve(root, alternative));
+    let schema = resolve(root, schema, MAX_HOPS);
+    let nested = alternatives(schema).map(|alternative| resolve(root, alternative, MAX_HOPS));
     std::iter::once(schema)
         .chain(nested)
         .filter_map(|schema| schema.get("items"))

@@ -163,6 +163,22 @@ impl Schema {
     }
 }
 
+/// What a schema's plain `$ref` leads to within the document, over so many references at most.
+pub fn resolve<'a>(root: &'a Value, schema: &'a Value, hops: usize) -> &'a Value {
+    let mut at = schema;
+    for _ in 0..hops {
+        let target = at
+            .get("$ref")
+            .and_then(Value::as_str)
+            .and_then(|reference| reference.strip_prefix('#'));
+        match target.and_then(|pointer| root.pointer(pointer)) {
+            Some(next) => at = next,
+            None => break,
+        }
+    }
+    at
+}
+
 /// Bytes of all texts and names in a value.
 fn text_bytes(value: &Value) -> u64 {
     match value {

@@ -6,7 +6,7 @@ use semver::VersionReq;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Capability, Constraints, Slo};
+use super::{Capability, Constraints, Runtime, Slo};
 
 /// What `GET /capabilities` shows of one capability.
 #[derive(Debug, Serialize)]
@@ -71,7 +71,7 @@ impl Filter {
             && same(&self.worker_id, Some(capability.worker_id.as_str()))
             && same(
                 &self.runtime,
-                capability.runtime.map(|runtime| runtime.as_str()),
+                capability.runtime.as_ref().map(Runtime::as_str),
             )
             && same(
                 &self.env_profile,

@@ -34,7 +34,7 @@ pub struct Build {
 
 impl Build {
     pub fn run(self) -> Result<(), Ended> {
-        let config = super::configure(None, self.config.config.as_deref(), &[])?;
+        let config = super::configure(None, Some(&self.config), &[])?;
         let paths = if self.paths.is_empty() {
             let here = Path::new(".");
             let worker = || here.join("Cargo.toml").is_file().then(|| here.to_owned());

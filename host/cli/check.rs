@@ -1,6 +1,9 @@
 //! `crank check`.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,7 +12,7 @@ use serde::Serialize;
 
 use super::{ConfigArgs, Ended};
 use crate::capability::{Capability, Tier, missing_faas, tiers};
-use crate::registry::{self, Snapshot};
+use crate::registry::{self, Manifests, Snapshot};
 use crate::worker::Worker;
 
 /// Check components: what they declare, what they import, what they lack.
@@ -23,6 +26,7 @@ Examples:
   crank check target/workers
   crank check hello-world.wasm --require slo,identity
   crank check target/workers --host                       do they fit on this machine, too?
+  crank check target/workers --manifests policies/data/worker_manifests.json
   crank check target/workers --json | jq '.workers[].tiers'")]
 pub struct Check {
     /// Components, or directories of them
@@ -37,6 +41,9 @@ pub struct Check {
     /// Check placement too: whether this machine has what the workers ask for
     #[arg(long)]
     host: bool,
+    /// Write the manifests of those that may serve, as GET /manifests has them, for policies
+    #[arg(long, value_name = "FILE")]
+    manifests: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
 }
@@ -96,8 +103,8 @@ impl Check {
             .iter()
             .find(|path| path.is_dir())
             .map(PathBuf::as_path);
-        let config = super::configure(dir, self.config.config.as_deref(), &[])?;
-        super::log(config.log, "warn,crank=info");
+        let config = super::configure(dir, Some(&self.config), &[])?;
+        super::log(config.log, None, "warn,crank=info")?;
         let snapshot = super::runtime()?.block_on(async {
             let (engine, config) = if self.host {
                 super::host(config)?
@@ -106,6 +113,11 @@ impl Check {
             };
             Ok(Snapshot::load(&engine, &config, files).await)
         })?;
+        if let Some(file) = &self.manifests {
+            write_manifests(file, &Manifests::of(&snapshot)).map_err(|error| {
+                Ended::Usage(format!("{} is not written: {error}", file.display()))
+            })?;
+        }
         let report = Report::new(&snapshot, &self.require);
         if self.json {
             let json = serde_json::to_string_pretty(&report).map_err(Ended::usage)?;
@@ -239,6 +251,20 @@ fn listed<'a>(items: impl Iterator<Item = &'a String>) -> String {
     } else {
         items.join(", ")
     }
+}
+
+/// A name of its own, then a rename: no reader ever sees half a file.
+fn write_manifests(path: &Path, manifests: &Manifests) -> std::io::Result<()> {
+    let parent = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+    let mut file = tempfile::Builder::new()
+        // As any file that is written: the process's umask takes from it.
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(parent.unwrap_or(Path::new(".")))?;
+    serde_json::to_writer_pretty(&mut file, manifests)?;
+    file.write_all(b"\n")?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    Ok(())
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> Ended {

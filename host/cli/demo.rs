@@ -1,5 +1,6 @@
 //! `crank demo`.
 
+mod gpu;
 mod tour;
 
 use std::net::SocketAddr;
@@ -46,9 +47,13 @@ impl Demo {
             ("listen", self.listen.to_string()),
             ("state_dir", state.path().display().to_string()),
         ];
-        let config = super::configure(Some(&guests), None, &flags)?;
+        let mut config = super::configure(Some(&guests), None, &flags)?;
         // The tour itself says who is refused.
-        super::log(config.log, "warn,crank::worker=info,crank::cli::serve=off");
+        super::log(
+            config.log,
+            None,
+            "warn,crank::worker=info,crank::cli::serve=off,crank::registry=off",
+        )?;
 
         let began = Instant::now();
         let built = build::build(vec![guests], out.clone(), &config.cache_dir, false)?;
@@ -57,6 +62,7 @@ impl Demo {
             built.len(),
             began.elapsed().as_secs_f64()
         );
+        let gpu = gpu::place(&mut config);
         super::runtime()?.block_on(async {
             let (listener, router, config, engine) = serve::ready(config, &out).await?;
             let address = listener.local_addr().map_err(Ended::usage)?;
@@ -68,7 +74,7 @@ impl Demo {
                 api::Settings::from(config.as_ref()),
                 async { drop(stopped.await) },
             ));
-            let ended = tour::walk(address, root, &snapshot).await;
+            let ended = tour::walk(address, root, &snapshot, gpu.as_ref()).await;
             if ended.is_ok() && !self.once {
                 println!("\nserving on http://{address} until Ctrl-C; GET /capabilities and /workers tell more");
                 serve::stop_signal().map_err(Ended::usage)?.await;

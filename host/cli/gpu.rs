@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::Ended;
-use crate::gpu::{Adapter, Found};
+use crate::gpu::{Adapter, Found, NONE};
 
 /// List the GPUs that workers could use.
 ///
@@ -26,10 +26,12 @@ impl Gpu {
     pub fn run(&self) -> Result<(), Ended> {
         let found: Vec<Found> = Adapter::find().into_iter().map(|gpu| gpu.found).collect();
         let Some(best) = found.first() else {
-            return Err(Ended::Short(
-                "no driver offers a GPU; install one for Vulkan (Debian: mesa-vulkan-drivers has one that needs no GPU)"
-                    .to_owned(),
-            ));
+            let fix = if cfg!(feature = "gpu") {
+                "install one for Vulkan (Debian: mesa-vulkan-drivers has one that needs no GPU)"
+            } else {
+                "build it with `--features gpu`"
+            };
+            return Err(Ended::Short(format!("{NONE}; {fix}")));
         };
         if self.constraints {
             let count = found.iter().filter(|gpu| gpu.kind == best.kind).count();

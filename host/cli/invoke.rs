@@ -38,9 +38,9 @@ pub struct Invoke {
 
 impl Invoke {
     pub fn run(self) -> Result<(), Ended> {
-        let config = super::configure(Some(&self.dir), self.config.config.as_deref(), &[])?;
-        super::log(config.log, "warn");
-        let input = self.payload()?;
+        let config = super::configure(Some(&self.dir), Some(&self.config), &[])?;
+        super::log(config.log, None, "warn")?;
+        let input = payload(&self.input, self.media_type.as_deref())?;
         let (verb, name) = match self.capability.split_once(':') {
             Some((verb, name)) => (verb.to_owned(), Some(name.to_owned())),
             None => (self.capability.clone(), None),
@@ -54,19 +54,12 @@ impl Invoke {
                 tracing::warn!(file = %refused.file.display(), "refused: {}", refused.reasons.join("; "));
             }
             let call = Call {
-                request_id: "invoke".to_owned(),
-                verb,
-                name,
-                version: None,
-                input,
                 parameters: self.parameters.clone(),
-                caller: None,
-                timeout: None,
-                traceparent: None,
-                events: None,
-                chain: None,
+                caller: config.identity.local.as_ref().map(ToString::to_string),
+                ..Call::new("invoke".to_owned(), verb, name, input)
             };
-            Router::new(Registry::new(snapshot)).invoke(call).await.map_err(|failure| {
+            let registry = Registry::new(snapshot).ruled_by(engine.rules().clone());
+            Router::new(registry).invoke(call).await.map_err(|failure| {
                 let mut told = failure.to_string();
                 for fault in &failure.faults {
                     told.push_str(&format!("\n  at `{}`: {}", fault.pointer, fault.detail));
@@ -82,33 +75,29 @@ impl Invoke {
             .and_then(|()| out.flush())
             .map_err(Ended::usage)
     }
+}
 
-    fn payload(&self) -> Result<Payload, Ended> {
-        let mut body = Vec::new();
-        let mut guessed = None;
-        match (self.input.as_str(), self.input.strip_prefix('@')) {
-            ("-", _) => {
-                std::io::stdin()
-                    .read_to_end(&mut body)
-                    .map_err(Ended::usage)?;
-            }
-            (_, Some(file)) => {
-                body = std::fs::read(file)
-                    .map_err(|error| Ended::Usage(format!("{file}: {error}")))?;
-                guessed = mime_guess::from_path(file).first_raw();
-            }
-            (json, None) => body = json.as_bytes().to_vec(),
+/// An input as the command line names it: JSON, `-` for standard input, or `@FILE`.
+pub(super) fn payload(input: &str, media_type: Option<&str>) -> Result<Payload, Ended> {
+    let mut body = Vec::new();
+    let mut guessed = None;
+    match (input, input.strip_prefix('@')) {
+        ("-", _) => {
+            std::io::stdin()
+                .read_to_end(&mut body)
+                .map_err(Ended::usage)?;
         }
-        let media_type = self
-            .media_type
-            .as_deref()
-            .or(guessed)
-            .unwrap_or("application/json");
-        Ok(Payload {
-            media_type: media_type.to_owned(),
-            body: body.into(),
-        })
+        (_, Some(file)) => {
+            body = std::fs::read(file).map_err(|error| Ended::Usage(format!("{file}: {error}")))?;
+            guessed = mime_guess::from_path(file).first_raw();
+        }
+        (json, None) => body = json.as_bytes().to_vec(),
     }
+    let media_type = media_type.or(guessed).unwrap_or("application/json");
+    Ok(Payload {
+        media_type: media_type.to_owned(),
+        body: body.into(),
+    })
 }
 
 fn parameter(text: &str) -> Result<(String, String), String> {

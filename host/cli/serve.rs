@@ -6,23 +6,28 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{ConfigArgs, Ended};
 use crate::admission::Admission;
 use crate::api;
+use crate::auth::Auth;
 use crate::capability::DiskType;
 use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
 use crate::gpu::Adapter;
-use crate::registry::{Registry, Snapshot};
+use crate::idempotency::Keys;
+use crate::registry::{Registry, Watch};
+use crate::remote::Remotes;
 use crate::router::Router;
+use crate::telemetry::Telemetry;
 
 /// Serve a directory of components over HTTP.
 ///
 /// Every *.wasm in DIR is loaded in parallel; one that may not serve is refused and listed in
-/// GET /workers with its reasons, the others serve. SIGTERM or Ctrl-C ends it: calls in flight
-/// finish within `grace_ms`.
+/// GET /workers with its reasons, the others serve. The directory is watched: what is new or changed is
+/// checked and swapped in, what is gone drains (`watch = false` turns that off); SIGHUP and
+/// POST /reload look at once. Who calls is asked for where [identity] is configured (docs/identity.md). SIGTERM or Ctrl-C ends it: calls in flight finish within `grace_ms`.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -36,9 +41,12 @@ pub struct Serve {
     /// Directory of components
     #[arg(required_unless_present = "print_host")]
     dir: Option<PathBuf>,
-    /// Address to listen on; only loopback binds as long as no identity is configured
+    /// Address to listen on; only loopback binds as long as no [identity] is configured
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
+    /// File of remote workers (capabilities.yaml); watched, never written
+    #[arg(long, value_name = "FILE")]
+    capabilities: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigArgs,
     /// Print the configuration that holds and where each value came from, then exit
@@ -58,12 +66,14 @@ impl Serve {
                 dir.display()
             )));
         }
-        let flags: Vec<_> = self
+        let listen = self
             .listen
             .iter()
-            .map(|listen| ("listen", listen.to_string()))
-            .collect();
-        let config = super::configure(dir, self.config.config.as_deref(), &flags)?;
+            .map(|listen| ("listen", listen.to_string()));
+        let file = self.capabilities.iter();
+        let file = file.map(|file| ("capabilities", file.display().to_string()));
+        let flags: Vec<_> = listen.chain(file).collect();
+        let config = super::configure(dir, Some(&self.config), &flags)?;
         if self.print_config {
             for setting in config.settings() {
                 println!("{setting}");
@@ -73,7 +83,7 @@ impl Serve {
         let Some(dir) = dir.filter(|_| !self.print_host) else {
             return print_host(&config);
         };
-        super::log(config.log, "info");
+        super::log(config.log, config.audit_log.as_deref(), "info,rmcp=warn")?;
         let runtime = super::runtime()?;
         let ended = runtime.block_on(serve(config, dir));
         // A check that is under way on a thread of its own is not waited for.
@@ -123,20 +133,71 @@ fn print_host(config: &Config) -> Result<(), Ended> {
 
 async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
     let mut stop = Box::pin(stop_signal().map_err(Ended::usage)?);
+    // From the first moment on: without a handler it would end the host.
+    let hangup = signal(SignalKind::hangup()).map_err(Ended::usage)?;
+    // First, since it is quick: a broken file of identities ends the start.
+    let auth = Auth::open(&config).map_err(Ended::Usage)?;
+    // Before the directory is read, so that no change is missed.
+    let watch = config.watch.then(|| Watch::start(dir));
     let (listener, router, config, engine) = tokio::select! {
         ready = ready(config, dir) => ready?,
         // Workers that still compile are left alone: whoever stops a host does not wait for them.
         () = &mut stop => return Ok(()),
     };
-    let settings = api::Settings::from(config.as_ref());
-    api::serve(listener, router, settings, stop)
-        .await
-        .map_err(Ended::usage)?;
+    let settings = api::Settings {
+        auth,
+        ..api::Settings::from(config.as_ref())
+    };
+    let following = tokio::spawn(follow(router.clone(), watch, hangup));
+    let served = tending(
+        &router,
+        api::serve(listener, router.clone(), settings, stop),
+    )
+    .await;
+    following.abort();
+    served.map_err(Ended::usage)?;
     if let Some(state) = engine.state() {
         state.close().await;
     }
+    if let Some(keys) = router.keys() {
+        keys.close().await;
+    }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Serves, and meanwhile does what has to be done now and then: looks after remote workers, writes down what
+/// was measured.
+pub async fn tending<T>(router: &Router, serving: impl Future<Output = T>) -> T {
+    let telemetry = router.telemetry().clone();
+    let served = tokio::select! {
+        served = serving => served,
+        never = telemetry.tend() => match never {},
+        never = router.registry().keep_remote() => match never {},
+        never = router.registry().keep_snapshots() => match never {},
+    };
+    // Only a panic ends it early, and that was printed.
+    let _ = tokio::task::spawn_blocking(move || telemetry.close()).await;
+    served
+}
+
+/// Keeps the registry as its directory is: what is watched, and whenever SIGHUP asks.
+async fn follow(router: Arc<Router>, watch: Option<Watch>, mut hangup: Signal) {
+    let registry = router.registry();
+    let watched = async {
+        if let Some(watch) = &watch {
+            watch.follow(registry).await;
+        }
+    };
+    let asked = async {
+        while hangup.recv().await.is_some() {
+            tracing::info!("reloading, as SIGHUP asks");
+            if let Err(error) = registry.reload().await {
+                tracing::error!("what is loaded goes on serving: {error}");
+            }
+        }
+    };
+    tokio::join!(watched, asked);
 }
 
 /// Everything that can fail, before the first request can come.
@@ -144,11 +205,38 @@ pub async fn ready(
     config: Config,
     dir: &Path,
 ) -> Result<(TcpListener, Arc<Router>, Arc<Config>, Engine), Ended> {
+    let (router, config, engine) = load(config, dir).await?;
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
+    let address = listener.local_addr().map_err(Ended::usage)?;
+    if let Some(policies) = &config.policies {
+        tracing::info!("policies of {} hold", policies.display());
+    }
+    let scheme = match config.identity.tls {
+        Some(_) => "https",
+        None => "http",
+    };
+    tracing::info!("listening on {scheme}://{address}");
+    Ok((listener, router, config, engine))
+}
+
+/// The same without a socket.
+pub async fn load(config: Config, dir: &Path) -> Result<(Arc<Router>, Arc<Config>, Engine), Ended> {
     let (engine, config) = super::host(config)?;
-    let snapshot = Snapshot::load_dir(&engine, &config, dir)
+    // First, since it is quick: a broken file of remote workers ends the start.
+    let remotes = Remotes::open(&config).map_err(Ended::Usage)?;
+    let registry = Registry::open(&engine, &config, dir)
         .await
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
-    report(&snapshot, dir);
+    let registry = registry.joined_by(remotes);
+    let snapshot = registry.snapshot();
+    if snapshot.workers().is_empty() {
+        tracing::warn!(
+            "no worker serves: {} holds no component that may",
+            dir.display()
+        );
+    }
     let mut workers = snapshot.workers().iter();
     if let Some(state) = engine
         .state()
@@ -156,40 +244,19 @@ pub async fn ready(
     {
         state.open().await.map_err(Ended::usage)?;
     }
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .map_err(|error| Ended::Usage(format!("cannot listen on {}: {error}", config.listen)))?;
-    let address = listener.local_addr().map_err(Ended::usage)?;
-    tracing::info!("listening on http://{address}");
     let budget = engine.budget().clone();
     let admission = Admission::new(config.limits.concurrency, move || budget.is_high());
     // What the pool has beyond the host's slots.
     let reserve = (config.limits.instances as usize).saturating_sub(config.limits.concurrency);
     let admission = admission.with_reserve(reserve);
-    let router = Router::with(Registry::new(snapshot), admission);
-    Ok((listener, Arc::new(router), config, engine))
-}
-
-fn report(snapshot: &Snapshot, dir: &Path) {
-    for worker in snapshot.workers() {
-        let capabilities: Vec<&str> = worker
-            .offered()
-            .iter()
-            .map(|offered| &*offered.id)
-            .collect();
-        tracing::info!(worker = %worker.id(), capabilities = capabilities.join(" "), "loaded");
+    let mut telemetry = Telemetry::kept_in(&config.state_dir);
+    if let Some(endpoint) = &config.otlp_endpoint {
+        telemetry = telemetry.traced(endpoint).map_err(Ended::Usage)?;
     }
-    for refused in snapshot.refused() {
-        for reason in &refused.reasons {
-            tracing::error!(file = %refused.file.display(), "refused: {reason}");
-        }
-    }
-    if snapshot.workers().is_empty() {
-        tracing::warn!(
-            "no worker serves: {} holds no component that may",
-            dir.display()
-        );
-    }
+    let router = Router::watched(registry, admission, telemetry);
+    let keys = config.state_dir.join("idempotency");
+    router.keep(Keys::at(keys, &config.idempotency));
+    Ok((Arc::new(router), config, engine))
 }
 
 /// Resolves at SIGTERM or SIGINT.

@@ -21,9 +21,28 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("allowed_hosts", ""),
     ("allowed_origins", ""),
     ("log", "text"),
+    ("watch", "true"),
+    ("snapshot", "true"),
+    ("audit_log", ""),
+    ("otlp_endpoint", ""),
     // Three quarters of what there is.
     ("memory_budget", ""),
     ("disk_type", ""),
+    // An id of its own.
+    ("controller_id", ""),
+    ("remote_addresses", ""),
+    ("capabilities", ""),
+    ("identity.certificate", ""),
+    ("identity.key", ""),
+    ("identity.bundle", ""),
+    ("identity.jwks", ""),
+    ("identity.audience", ""),
+    ("identity.tokens", ""),
+    ("identity.registrars", ""),
+    ("identity.open_metrics", "false"),
+    ("identity.local", ""),
+    // policies/ beside the configuration or the workers, if there is one.
+    ("policies", ""),
     ("limits.memory_mb", "256"),
     ("limits.max_memory_mb", "4096"),
     // Above the highest of the schema's own examples, which is 8192.
@@ -46,6 +65,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.compile_ms", "120000"),
     ("limits.compile_memory_mb", "1024"),
     ("limits.artifact_mb", "256"),
+    ("limits.cache_mb", "4096"),
     ("limits.header_bytes", "16384"),
     ("limits.uri_bytes", "8192"),
     ("limits.header_timeout_ms", "10000"),
@@ -57,6 +77,16 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.worker_concurrency", ""),
     ("limits.queue", "256"),
     ("limits.max_slo_bid", "100"),
+    // None.
+    ("limits.caller_rate", "0"),
+    // As many as limits.caller_rate.
+    ("limits.caller_burst", ""),
+    // Any number.
+    ("limits.caller_concurrency", "0"),
+    // A day.
+    ("idempotency.ttl_ms", "86400000"),
+    ("idempotency.max_mb", "256"),
+    ("idempotency.max_answer_bytes", "1048576"),
 ];
 
 /// Keys of a section `[workers."FILE-STEM"]`.
@@ -72,6 +102,8 @@ pub(super) const WORKER_KEYS: &[&str] = &[
     "concurrency",
     "worker_id",
     "spiffe_id",
+    "owner",
+    "snapshot",
 ];
 
 /// Variables with our prefix that belong to the command line itself.
@@ -161,12 +193,12 @@ impl Layers {
         for (key, value) in table {
             match (key.as_str(), value) {
                 ("workers", Value::Table(workers)) => self.workers(workers, &origin),
-                ("limits", Value::Table(limits)) => {
-                    for (key, value) in limits {
-                        self.set(&format!("limits.{key}"), value, origin.clone());
+                (section @ ("limits" | "idempotency" | "identity"), Value::Table(values)) => {
+                    for (key, value) in values {
+                        self.set(&format!("{section}.{key}"), value, origin.clone());
                     }
                 }
-                ("workers" | "limits", _) => self
+                ("workers" | "limits" | "idempotency" | "identity", _) => self
                     .problems
                     .push(format!("{origin}: \"{key}\" must be a section")),
                 (key, value) => self.set(key, value, origin.clone()),

@@ -2,17 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::{Table, Value};
 
 use super::layers::{Layers, did_you_mean};
 use super::{ByteCount, Origin, Setting, WorkerSettings};
 use crate::capability::{Constraint, InterfaceEntry, Required, WorkerId};
-use crate::identity::{SpiffeId, TrustDomain};
+use crate::identity::{SpiffeId, TrustDomain, is_controller_id};
 
 pub(super) struct Reader {
     layers: Layers,
@@ -76,6 +77,18 @@ impl Reader {
             let text = value.as_str().ok_or("must be a text in quotes")?;
             let read = read(text).map_err(|error| error.to_string())?;
             Ok((read, value.clone()))
+        })
+    }
+
+    pub(super) fn boolean(&mut self, key: &str) -> Option<bool> {
+        self.take(key, |value| {
+            let read = match value {
+                Value::Boolean(read) => Some(*read),
+                Value::String(text) => text.parse().ok(),
+                _ => None,
+            };
+            let read = read.ok_or("must be true or false")?;
+            Ok((read, Value::Boolean(read)))
         })
     }
 
@@ -179,16 +192,8 @@ impl Reader {
 
     pub(super) fn listen(&mut self, key: &str) -> Option<SocketAddr> {
         self.text(key, |text| {
-            let address: SocketAddr =
-                text.parse().map_err(|_| "must be an address and a port, such as 127.0.0.1:8080".to_owned())?;
-            if address.ip().is_loopback() {
-                return Ok(address);
-            }
-            // Anybody who reaches the port could call every worker in anybody's name.
-            Err(format!(
-                "{address} can be reached from other machines, and this host has no identities to tell callers apart; use a loopback address such as 127.0.0.1:{}",
-                address.port()
-            ))
+            text.parse()
+                .map_err(|_| "must be an address and a port, such as 127.0.0.1:8080")
         })
     }
 
@@ -269,6 +274,15 @@ impl Reader {
             spiffe_id: self.worker_key(stem, section, "spiffe_id", |value| {
                 let text = value.as_str().ok_or("must be a text in quotes")?;
                 SpiffeId::parse(text).map_err(|error| error.to_string())
+            }),
+            snapshot: self.worker_key(stem, section, "snapshot", |value| {
+                let read = value.as_bool();
+                read.ok_or_else(|| "must be true or false".to_owned())
+            }),
+            owner: self.worker_key(stem, section, "owner", |value| {
+                let text = value.as_str().filter(|text| !text.is_empty());
+                text.map(str::to_owned)
+                    .ok_or_else(|| "must be a text in quotes".to_owned())
             }),
         }
     }
@@ -414,6 +428,27 @@ pub(super) fn host(text: &str) -> Result<String, String> {
     ))
 }
 
+/// A host's id among others: letters, digits, `-`, `_` and `.`, as in `controller_affinity`.
+pub(super) fn controller_id(text: &str) -> Result<String, String> {
+    match is_controller_id(text) {
+        true => Ok(text.to_owned()),
+        false => Err("must be letters, digits, '-', '_' and '.', at most 128 bytes".to_owned()),
+    }
+}
+
+/// A range of addresses in CIDR notation, or one address.
+pub(super) fn range(text: &str) -> Result<String, String> {
+    if let Ok(range) = text.parse::<IpNet>() {
+        return Ok(range.trunc().to_string());
+    }
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(IpNet::from(address).to_string()),
+        Err(_) => Err(format!(
+            "{text:?} is no range of addresses, such as \"10.0.0.0/8\" or \"::1/128\""
+        )),
+    }
+}
+
 /// An origin as browsers write it (RFC 6454): scheme, host and port, no path.
 pub(super) fn origin(text: &str) -> Result<String, String> {
     let rest = text
@@ -423,6 +458,17 @@ pub(super) fn origin(text: &str) -> Result<String, String> {
         Some(Ok(_)) => Ok(text.to_ascii_lowercase()),
         _ => Err(format!(
             "{text:?} is not an origin: scheme, host and perhaps a port, such as \"https://crank.example\""
+        )),
+    }
+}
+
+/// The base of an OTLP collector's addresses.
+pub(super) fn endpoint(text: &str) -> Result<String, String> {
+    let rest = text.strip_prefix("http://").unwrap_or_default();
+    match host(rest.split('/').next().unwrap_or_default()) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(format!(
+            "{text:?} is not where an OTLP collector is reached by plain HTTP, such as \"http://localhost:4318\""
         )),
     }
 }

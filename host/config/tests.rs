@@ -85,6 +85,7 @@ fn values_without_sense_are_refused() {
         "listen = 8080",
         "log = \"xml\"",
         "trust_domain = \"A\"",
+        "controller_id = \"a b\"",
         "grace_ms = -1",
         "cache_dir = \"\"",
         "allowed_hosts = [\"http://x\"]",

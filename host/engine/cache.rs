@@ -4,17 +4,67 @@
 //! secret that only this host's user can read, says that this host wrote it: for this component,
 //! this engine and these settings. The file is read whole before the check and loaded from memory
 //! after it; a file that is mapped could change in between.
+//!
+//! Files appear whole, under their names, by a rename: a crash leaves nothing that is read, and hosts
+//! that share a directory do not disturb each other. What was used longest ago goes first where all
+//! together are too large.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
 use wasmtime::component::Component;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
+/// What begins the names of files that are being written.
+const UNFINISHED: &str = ".unfinished-";
+/// The age at which nobody writes such a file any more.
+const ABANDONED: Duration = Duration::from_secs(600);
+
+/// What is kept of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Its code.
+    Code,
+    /// The code of its init snapshot, with the image.
+    Snapshot,
+    /// Why it has no init snapshot.
+    Refusal,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Code, Kind::Snapshot, Kind::Refusal];
+
+    /// As a listing says it, and the file's name ends.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Code => "cwasm",
+            Kind::Snapshot => "snapshot",
+            Kind::Refusal => "refusal",
+        }
+    }
+}
+
+/// A file of the cache.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Its name.
+    pub file: String,
+    /// What it holds.
+    pub kind: Kind,
+    /// Its size.
+    pub bytes: u64,
+    /// When it was written or last read.
+    #[serde(skip)]
+    pub used: SystemTime,
+}
 
 /// Where a component's compiled code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,14 +86,16 @@ struct Open {
     /// Digest of what must be equal for code to run: wasmtime's version, its settings, the CPU's
     /// features.
     engine: [u8; 32],
+    /// Bytes that all files may take together.
+    size: u64,
 }
 
 impl CodeCache {
-    /// Opens the cache in `dir`. A directory that cannot be used costs speed and not service: the
-    /// reason goes to the log.
-    pub fn open(dir: Option<&Path>, engine: &wasmtime::Engine) -> Self {
+    /// Opens the cache in `dir`, which may take so many bytes. A directory that cannot be used costs
+    /// speed and not service: the reason goes to the log.
+    pub fn open(dir: Option<&Path>, size: u64, engine: &wasmtime::Engine) -> Self {
         let open = dir.and_then(|dir| {
-            Open::new(dir, engine)
+            Open::new(dir, size, engine)
                 .inspect_err(|error| {
                     tracing::warn!(dir = %dir.display(), %error, "no code cache; components compile at every start");
                 })
@@ -53,24 +105,18 @@ impl CodeCache {
     }
 
     /// Compiled code of this very component, if the cache holds it unaltered.
-    pub fn load(&self, engine: &wasmtime::Engine, component: &[u8]) -> Option<Component> {
+    pub fn load(
+        &self,
+        engine: &wasmtime::Engine,
+        component: &blake3::Hash,
+        kind: Kind,
+    ) -> Option<Component> {
         let open = self.open.as_ref()?;
-        let digest = blake3::hash(component);
-        let path = open.path(&digest);
-        let file = match fs::read(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "code cache entry unreadable; compiling anew");
-                return None;
-            }
-        };
-        let Some(code) = open.verified(&digest, &file) else {
-            tracing::warn!(path = %path.display(), "code cache entry altered or cut short; compiling anew");
-            return None;
-        };
+        let file = open.read(component, kind)?;
+        let code = file.get(MAC_BYTES..)?;
         loaded(engine, code)
             .inspect_err(|error| {
+                let path = open.path(component, kind);
                 tracing::warn!(path = %path.display(), %error, "code cache entry not loadable; compiling anew");
             })
             .ok()
@@ -85,16 +131,123 @@ impl CodeCache {
     pub(super) fn keep(
         &self,
         engine: &wasmtime::Engine,
-        component: &[u8],
+        component: &blake3::Hash,
+        kind: Kind,
         code: &[u8],
     ) -> wasmtime::Result<Component> {
         let loaded = loaded(engine, code)?;
+        self.store(component, kind, code);
+        Ok(loaded)
+    }
+
+    /// Why this component has no init snapshot, if that was found out before.
+    pub fn refusal(&self, component: &blake3::Hash) -> Option<String> {
+        let file = self.open.as_ref()?.read(component, Kind::Refusal)?;
+        String::from_utf8(file.get(MAC_BYTES..)?.to_vec()).ok()
+    }
+
+    /// Keeps the reason, so that it is not found out again, and no snapshot.
+    pub(super) fn refuse(&self, component: &blake3::Hash, reason: &str) {
+        if let Some(open) = &self.open {
+            let _ = fs::remove_file(open.path(component, Kind::Snapshot));
+        }
+        self.store(component, Kind::Refusal, reason.as_bytes());
+    }
+
+    fn store(&self, component: &blake3::Hash, kind: Kind, content: &[u8]) {
         if let Some(open) = &self.open
-            && let Err(error) = open.store(component, code)
+            && let Err(error) = open.store(component, kind, content)
         {
             tracing::warn!(dir = %open.dir.display(), %error, "compiled code not kept; it will be compiled again at the next start");
         }
-        Ok(loaded)
+    }
+}
+
+/// What a directory of compiled code holds, the last used first.
+///
+/// # Errors
+///
+/// It cannot be read. One that is not there holds nothing.
+pub fn entries(dir: &Path) -> io::Result<Vec<Entry>> {
+    let files = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        files => files?,
+    };
+    let mut entries = Vec::new();
+    for file in files {
+        let file = file?;
+        let name = file.file_name().to_string_lossy().into_owned();
+        let ending = Path::new(&name).extension().and_then(OsStr::to_str);
+        let kind = Kind::ALL
+            .into_iter()
+            .find(|kind| ending == Some(kind.as_str()));
+        // Another host may just have removed it.
+        let (Some(kind), Ok(about)) = (kind, file.metadata()) else {
+            continue;
+        };
+        entries.push(Entry {
+            file: name,
+            kind,
+            bytes: about.len(),
+            used: about.modified()?,
+        });
+    }
+    entries.sort_by(|a, b| b.used.cmp(&a.used).then_with(|| a.file.cmp(&b.file)));
+    Ok(entries)
+}
+
+/// Removes everything that a directory of compiled code holds, but for its key; says how many files and
+/// bytes that was. Hosts that run go on: they have loaded what they need.
+///
+/// # Errors
+///
+/// A file cannot be removed.
+pub fn clear(dir: &Path) -> io::Result<(usize, u64)> {
+    sweep(dir, Duration::ZERO)?;
+    let entries = entries(dir)?;
+    for entry in &entries {
+        remove(&dir.join(&entry.file))?;
+    }
+    Ok((entries.len(), entries.iter().map(|entry| entry.bytes).sum()))
+}
+
+/// Removes what was used longest ago until the rest takes no more than so many bytes. What was used last
+/// stays, whatever its size.
+fn evict(dir: &Path, size: u64) -> io::Result<()> {
+    let mut together = 0;
+    for (at, entry) in entries(dir)?.iter().enumerate() {
+        together += entry.bytes;
+        if at > 0 && together > size {
+            tracing::debug!(file = entry.file, "code cache entry evicted");
+            remove(&dir.join(&entry.file))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what a host that died has left half written.
+fn sweep(dir: &Path, age: Duration) -> io::Result<()> {
+    let files = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        files => files?,
+    };
+    for file in files {
+        let file = file?;
+        let unfinished = file.file_name().to_string_lossy().starts_with(UNFINISHED);
+        let modified = file.metadata().and_then(|about| about.modified());
+        let since = modified.map(|modified| modified.elapsed().unwrap_or_default());
+        if unfinished && since.is_ok_and(|since| since >= age) {
+            remove(&file.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file that another host may remove at the same time.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -102,8 +255,9 @@ impl CodeCache {
 fn loaded(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize` demands bytes that wasmtime made, unaltered; that they are of a compatible
     // engine it checks itself. Two callers have such bytes, in memory of ours where nobody changes
-    // them any more. `keep` has them from a child that runs this very program and nothing else, over
-    // a pipe that no other process holds. `load` has them from a file whose every byte the MAC
+    // them any more. `keep` has them from a child that runs this very program and nothing else (the one
+    // that runs `declare` for a snapshot is another, and gives back a component), over a pipe that no
+    // other process holds. `load` has them from a file whose every byte the MAC
     // covers, made by `store` of what `keep` had, with a key that only this user can read.
     #[allow(unsafe_code)]
     unsafe {
@@ -112,50 +266,79 @@ fn loaded(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component>
 }
 
 impl Open {
-    fn new(dir: &Path, engine: &wasmtime::Engine) -> io::Result<Self> {
+    fn new(dir: &Path, size: u64, engine: &wasmtime::Engine) -> io::Result<Self> {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(dir)?;
         let mut digest = Digest(blake3::Hasher::new());
         engine.precompile_compatibility_hash().hash(&mut digest);
-        Ok(Self {
+        let open = Self {
             dir: dir.to_owned(),
             key: key(dir)?,
             engine: *digest.0.finalize().as_bytes(),
-        })
+            size,
+        };
+        if let Err(error) = sweep(dir, ABANDONED).and_then(|()| evict(dir, size)) {
+            tracing::warn!(dir = %dir.display(), %error, "the code cache is not swept");
+        }
+        Ok(open)
     }
 
-    fn path(&self, component: &blake3::Hash) -> PathBuf {
+    fn path(&self, component: &blake3::Hash, kind: Kind) -> PathBuf {
         let mut name = blake3::Hasher::new();
         name.update(component.as_bytes()).update(&self.engine);
-        self.dir.join(format!("{}.cwasm", name.finalize().to_hex()))
+        let name = name.finalize().to_hex();
+        self.dir.join(format!("{name}.{}", kind.as_str()))
     }
 
-    /// MAC over component, engine, length and code.
-    fn mac(&self, component: &blake3::Hash, code: &[u8]) -> blake3::Hash {
+    /// MAC over component, engine, kind, length and content.
+    fn mac(&self, component: &blake3::Hash, kind: Kind, content: &[u8]) -> blake3::Hash {
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         mac.update(component.as_bytes())
             .update(&self.engine)
-            .update(&(code.len() as u64).to_le_bytes())
-            .update(code);
+            .update(&[kind as u8])
+            .update(&(content.len() as u64).to_le_bytes())
+            .update(content);
         mac.finalize()
     }
 
-    /// The code part of a cache file, if its MAC holds. `blake3::Hash` compares in constant time.
-    fn verified<'a>(&self, component: &blake3::Hash, file: &'a [u8]) -> Option<&'a [u8]> {
-        let (mac, code) = file.split_first_chunk::<MAC_BYTES>()?;
-        (self.mac(component, code) == blake3::Hash::from_bytes(*mac)).then_some(code)
+    /// A cache file whose MAC holds, which is used with that. `blake3::Hash` compares in constant time.
+    fn read(&self, component: &blake3::Hash, kind: Kind) -> Option<Vec<u8>> {
+        let path = self.path(component, kind);
+        let file = match fs::read(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "code cache entry unreadable; compiling anew");
+                return None;
+            }
+        };
+        let holds = file
+            .split_first_chunk::<MAC_BYTES>()
+            .is_some_and(|(mac, content)| {
+                self.mac(component, kind, content) == blake3::Hash::from_bytes(*mac)
+            });
+        if !holds {
+            tracing::warn!(path = %path.display(), "code cache entry altered or cut short; compiling anew");
+            return None;
+        }
+        // For the order of eviction alone.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        Some(file)
     }
 
-    fn store(&self, component: &[u8], code: &[u8]) -> io::Result<()> {
-        let digest = blake3::hash(component);
-        // A name of its own, then a rename: no reader ever sees half a file, a crash leaves none.
-        let mut file = tempfile::NamedTempFile::new_in(&self.dir)?;
-        file.write_all(self.mac(&digest, code).as_bytes())?;
-        file.write_all(code)?;
-        file.persist(self.path(&digest))?;
-        Ok(())
+    fn store(&self, component: &blake3::Hash, kind: Kind, content: &[u8]) -> io::Result<()> {
+        // A name of its own, then a rename: no reader ever sees half a file.
+        let mut file = tempfile::Builder::new()
+            .prefix(UNFINISHED)
+            .tempfile_in(&self.dir)?;
+        file.write_all(self.mac(component, kind, content).as_bytes())?;
+        file.write_all(content)?;
+        // Or a crash of the machine could leave the name without the bytes.
+        file.as_file().sync_all()?;
+        file.persist(self.path(component, kind))?;
+        evict(&self.dir, self.size)
     }
 }
 
@@ -169,7 +352,9 @@ fn key(dir: &Path) -> io::Result<[u8; KEY_BYTES]> {
     let mut key = [0; KEY_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut key)?;
     // Mode 0600 and never through a link; it takes the key's name only if nobody else has.
-    let mut fresh = tempfile::NamedTempFile::new_in(dir)?;
+    let mut fresh = tempfile::Builder::new()
+        .prefix(UNFINISHED)
+        .tempfile_in(dir)?;
     fresh.write_all(&key)?;
     fresh.as_file().sync_all()?;
     match fresh.persist_noclobber(path) {

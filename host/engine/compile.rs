@@ -19,7 +19,7 @@ use rustix::process::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 
-use super::CompileError;
+use super::{CompileError, image};
 use crate::gpu;
 
 /// The hidden command of the program that compiles.
@@ -51,40 +51,75 @@ pub struct Compiler {
     pub artifact: u64,
 }
 
+/// What a compiler is to do with its input.
+#[derive(Clone, Copy, Debug)]
+pub enum Job<'a> {
+    /// Compile a component.
+    Code,
+    /// Make of a component one that is initialised.
+    Image,
+    /// Read a shader that has this entry point.
+    Shader(&'a str),
+}
+
+impl Job<'_> {
+    /// The flag that asks for it.
+    fn flag(self) -> Option<String> {
+        match self {
+            Job::Code => None,
+            Job::Image => Some("--image".to_owned()),
+            Job::Shader(entry) => Some(format!("--shader={entry}")),
+        }
+    }
+
+    /// What it says of an input that is none for it.
+    const fn refusal(self) -> &'static str {
+        match self {
+            Job::Code => "does not compile: ",
+            Job::Image => "",
+            Job::Shader(_) => "cannot be read: ",
+        }
+    }
+}
+
 impl Compiler {
     /// Compiles a component. Dropping the future kills the child.
     pub(super) async fn compile(&self, component: Bytes) -> Result<Vec<u8>, CompileError> {
-        self.run(component, None).await
+        self.run(component, Job::Code).await
+    }
+
+    /// Initialises a component: a component again, with the state that its `declare` leaves behind.
+    pub(super) async fn image(&self, component: Bytes) -> Result<Vec<u8>, CompileError> {
+        self.run(component, Job::Image).await
     }
 
     /// Reads a shader as the host will read it again, and throws the result away: what it costs to read
     /// is not known before. One that is refused is none that costs too much.
     pub(super) async fn read_shader(&self, wgsl: Bytes, entry: &str) -> Result<(), CompileError> {
-        match self.run(wgsl, Some(entry)).await {
+        match self.run(wgsl, Job::Shader(entry)).await {
             Ok(_) | Err(CompileError::Refused(_)) => Ok(()),
             Err(costly) => Err(costly),
         }
     }
 
-    async fn run(&self, input: Bytes, shader: Option<&str>) -> Result<Vec<u8>, CompileError> {
+    async fn run(&self, input: Bytes, job: Job<'_>) -> Result<Vec<u8>, CompileError> {
         let mut child = self
-            .start(shader)
+            .start(job)
             .map_err(|error| CompileError::Died(format!("no compiler starts: {error}")))?;
         let wall = self.cpu.saturating_mul(PATIENCE);
-        let ended = tokio::time::timeout(wall, self.converse(&mut child, input)).await;
+        let ended = tokio::time::timeout(wall, self.converse(&mut child, input, job)).await;
         // It has ended already, but for one that is over its time or closed its end too early.
         let _ = child.kill().await;
         ended.unwrap_or(Err(CompileError::Wall(wall)))
     }
 
-    fn start(&self, shader: Option<&str>) -> io::Result<Child> {
-        let shader = shader.map(|entry| format!("--shader={entry}"));
+    fn start(&self, job: Job<'_>) -> io::Result<Child> {
         Command::new(&self.program)
             .arg0("crank")
             .arg(COMMAND)
             .arg(self.cpu_seconds().to_string())
             .arg(self.memory.to_string())
-            .args(shader)
+            .args(job.flag())
             .env_clear()
             // A Ctrl-C at the terminal is the host's to answer.
             .process_group(0)
@@ -95,7 +130,12 @@ impl Compiler {
             .spawn()
     }
 
-    async fn converse(&self, child: &mut Child, component: Bytes) -> Result<Vec<u8>, CompileError> {
+    async fn converse(
+        &self,
+        child: &mut Child,
+        component: Bytes,
+        job: Job<'_>,
+    ) -> Result<Vec<u8>, CompileError> {
         let (stdin, stdout, stderr) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let send = async move {
@@ -118,14 +158,14 @@ impl Compiler {
         let words = words.unwrap_or_default();
         let words = String::from_utf8_lossy(&words);
         let line: Vec<&str> = words.split_whitespace().collect();
-        Err(self.refusal(status, &line.join(" ")))
+        Err(self.refusal(job, status, &line.join(" ")))
     }
 
     /// Which bound it was, where that can be told.
-    fn refusal(&self, status: ExitStatus, words: &str) -> CompileError {
+    fn refusal(&self, job: Job<'_>, status: ExitStatus, words: &str) -> CompileError {
         let exit = |code: u8| status.code() == Some(code.into());
         if exit(REFUSED) {
-            CompileError::Refused(format!("does not compile: {words}"))
+            CompileError::Refused(format!("{}{words}", job.refusal()))
         } else if status.signal() == Some(Signal::XCPU.as_raw()) {
             CompileError::Cpu(self.cpu_seconds())
         } else if exit(NO_MEMORY) || words.contains(ABORTS) {
@@ -149,13 +189,14 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, cap: u64) -> io::Result<Vec<
     Ok(bytes)
 }
 
-/// The child's part: bounds this process, then compiles from standard input to standard output.
-pub fn child(cpu_seconds: u64, memory: u64, shader: Option<&str>) -> ExitCode {
+/// The child's part: bounds this process, then works from standard input to standard output.
+pub fn child(cpu_seconds: u64, memory: u64, job: Job<'_>) -> ExitCode {
     match bound(cpu_seconds, memory)
         .map_err(Into::into)
-        .and_then(|()| match shader {
-            Some(entry) => read_shader(entry),
-            None => translate(),
+        .and_then(|()| match job {
+            Job::Code => translate(translated),
+            Job::Image => translate(image::take),
+            Job::Shader(entry) => read_shader(entry),
         }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) if is_out_of_memory(&error) => ExitCode::from(NO_MEMORY),
@@ -192,13 +233,15 @@ fn bound(cpu_seconds: u64, memory: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn translate() -> wasmtime::Result<()> {
+fn translate(with: fn(&[u8]) -> wasmtime::Result<Vec<u8>>) -> wasmtime::Result<()> {
     let mut component = Vec::new();
     io::stdin().lock().read_to_end(&mut component)?;
-    let engine = wasmtime::Engine::new(&super::code())?;
-    let code = engine.precompile_component(&component)?;
-    io::stdout().lock().write_all(&code)?;
+    io::stdout().lock().write_all(&with(&component)?)?;
     Ok(())
+}
+
+fn translated(component: &[u8]) -> wasmtime::Result<Vec<u8>> {
+    wasmtime::Engine::new(&super::code())?.precompile_component(component)
 }
 
 fn read_shader(entry: &str) -> wasmtime::Result<()> {

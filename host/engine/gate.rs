@@ -236,6 +236,15 @@ impl Seat {
     }
 }
 
+impl Share {
+    /// Another weight, from now on.
+    pub fn reweigh(&self, weight: u32) {
+        if let Some(place) = self.gate.state().place(self.place) {
+            place.weight = i64::from(weight.max(1));
+        }
+    }
+}
+
 impl Drop for Share {
     fn drop(&mut self) {
         if let Some(slot) = self.gate.state().places.get_mut(self.place) {

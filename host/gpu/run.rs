@@ -1,17 +1,28 @@
 //! Runs on a device: checked before, metered while, read back after.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wgpu::BufferUsages;
 
-use super::device::{Compiled, invalid};
+use super::account::Backing;
+use super::device::{Compiled, Opened, invalid};
 use super::shader::{METER_GROUP, Slot};
-use super::{Binding, Device, Dispatch, Error, Ran, Read};
+use super::{Binding, Device, Dispatch, Error, Ran, Read, Run};
+use crate::limits::Held;
 
 /// Dispatches of one run.
 const DISPATCHES: usize = 1024;
+
+/// Where what is read back will lie, and word that it does.
+struct Started {
+    staging: wgpu::Buffer,
+    layout: Layout,
+    mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
+    _held: Arc<Held>,
+}
 
 impl Device {
     /// Runs dispatches in order and reads back what they made. Dropping the future leaves the work, which
@@ -20,42 +31,56 @@ impl Device {
     /// # Errors
     ///
     /// A mistake of the worker's, fuel that was spent, or a GPU that failed.
-    pub async fn run(&self, dispatches: &[Dispatch], reads: &[Read]) -> Result<Ran, Error> {
-        self.check(dispatches, reads)?;
-        // Never closed.
-        let turn = self.turns.clone().acquire_owned().await;
-        let (meters, layout) = (dispatches.len() as u64, Layout::new(dispatches, reads));
-        let (staging, index) = self.scoped(|| self.submit(dispatches, reads, &layout))?;
+    pub async fn run(&self, run: Run) -> Result<Ran, Error> {
+        self.0.check(&run)?;
+        let turn = self.alive(self.0.turns.clone().acquire_owned()).await?;
+        let turn = turn.map_err(|_| Error::Lost)?;
+        let Started {
+            staging,
+            layout,
+            mapped,
+            _held,
+        } = self.ask(move |opened| opened.start(run, turn)).await?;
+        let mapped = self.alive(mapped).await?.map_err(|_| Error::Lost)?;
+        let view = mapped.and_then(|()| {
+            let view = staging.get_mapped_range(..);
+            view.map_err(|_| wgpu::BufferAsyncError)
+        });
+        let Ok(view) = view else {
+            self.0.lost.cancel();
+            return Err(Error::Lost);
+        };
+        layout.read(&view, self.0.period)
+    }
+}
+
+impl Opened {
+    /// Hands a run to the GPU. Its turn and what it takes are held until the GPU has done it, whoever still
+    /// waits.
+    fn start(&self, run: Run, turn: OwnedSemaphorePermit) -> Result<Started, Error> {
+        let layout = Layout::new(&run);
+        let (staging, submission) = self.scoped(|| self.submit(&run, &layout))?;
+        let held = Arc::new(run.held);
         let (done, mapped) = oneshot::channel();
+        let taken = (turn, backings(run.dispatches, run.reads), held.clone());
         staging.map_async(wgpu::MapMode::Read, .., move |result| {
-            drop(turn);
+            drop(taken);
             // Whoever asked may be gone.
             let _ = done.send(result);
         });
-        self.waiter.send(index).map_err(|_| Error::Lost)?;
-        mapped
-            .await
-            .map_err(|_| Error::Lost)?
-            .map_err(|_| Error::Lost)?;
-        let view = staging.get_mapped_range(..).map_err(|_| Error::Lost)?;
-        let word = |at: u64| word(&view, at);
-        if (0..meters).any(|meter| word(meter * 4) != 0) {
-            return Err(Error::Fuel);
-        }
-        let bytes = layout
-            .reads
-            .iter()
-            .map(|(at, size)| part(&view, *at, *size))
-            .collect();
-        let took = self.period.filter(|_| meters > 0).map(|period| {
-            let [from, to] = [layout.clock, layout.clock + 8]
-                .map(|at| u64::from(word(at)) | u64::from(word(at + 4)) << 32);
-            Duration::from_nanos((to.saturating_sub(from) as f64 * f64::from(period)) as u64)
-        });
-        Ok(Ran { bytes, took })
+        self.wait(submission)?;
+        Ok(Started {
+            staging,
+            layout,
+            mapped,
+            _held: held,
+        })
     }
 
-    fn check(&self, dispatches: &[Dispatch], reads: &[Read]) -> Result<(), Error> {
+    fn check(&self, run: &Run) -> Result<(), Error> {
+        let Run {
+            dispatches, reads, ..
+        } = run;
         if dispatches.len() > DISPATCHES || reads.len() > DISPATCHES {
             return Err(invalid(format!(
                 "more than {DISPATCHES} dispatches or reads in one run"
@@ -65,7 +90,7 @@ impl Device {
             self.check_dispatch(dispatch)?;
         }
         for read in reads {
-            read.buffer.part(read.offset, read.size, 4)?;
+            read.buffer.part(read.offset, read.size)?;
         }
         Ok(())
     }
@@ -96,23 +121,17 @@ impl Device {
             .map(|binding| (binding.slot, binding))
             .collect();
         if bound.len() != dispatch.bindings.len() || !bound.keys().eq(slots.keys()) {
-            let names = |slots: Vec<u32>| format!("{slots:?}");
+            let used: Vec<u32> = slots.keys().copied().collect();
+            let given = dispatch.bindings.iter().map(|binding| binding.slot);
+            let given: Vec<u32> = given.collect();
             return Err(invalid(format!(
-                "the shader uses the slots {}, bound are {}",
-                names(slots.keys().copied().collect()),
-                names(
-                    dispatch
-                        .bindings
-                        .iter()
-                        .map(|binding| binding.slot)
-                        .collect()
-                )
+                "the shader uses the slots {used:?}, bound are {given:?}"
             )));
         }
         let mut written = Vec::new();
         for (slot, binding) in &bound {
             let stride = self.stride;
-            binding.buffer.part(binding.offset, binding.size, 4)?;
+            binding.buffer.part(binding.offset, binding.size)?;
             if !binding.offset.is_multiple_of(stride) {
                 return Err(invalid(format!(
                     "slot {slot}: the offset must be a multiple of {stride}"
@@ -140,12 +159,10 @@ impl Device {
         Ok(())
     }
 
-    fn submit(
-        &self,
-        dispatches: &[Dispatch],
-        reads: &[Read],
-        layout: &Layout,
-    ) -> (wgpu::Buffer, wgpu::SubmissionIndex) {
+    fn submit(&self, run: &Run, layout: &Layout) -> (wgpu::Buffer, wgpu::SubmissionIndex) {
+        let Run {
+            dispatches, reads, ..
+        } = run;
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
         let staging = self.plain(layout.size, usage);
         let meters = self.plain(
@@ -235,24 +252,56 @@ impl Device {
     }
 }
 
+/// What the memory that a run works on is charged to.
+fn backings(dispatches: Vec<Dispatch>, reads: Vec<Read>) -> Vec<Backing> {
+    let bindings = dispatches.into_iter().flat_map(|at| at.bindings);
+    let bound = bindings.map(|binding| binding.buffer.backing);
+    let read = reads.into_iter().map(|read| read.buffer.backing);
+    bound.chain(read).collect()
+}
+
 /// Where things lie in what is read back: the meters' words, the clock's two, then each read.
 struct Layout {
+    meters: u64,
     clock: u64,
     reads: Vec<(u64, u64)>,
     size: u64,
 }
 
 impl Layout {
-    fn new(dispatches: &[Dispatch], reads: &[Read]) -> Self {
-        let clock = (dispatches.len() as u64 * 4).next_multiple_of(8);
+    fn new(run: &Run) -> Self {
+        let meters = run.dispatches.len() as u64;
+        let clock = (meters * 4).next_multiple_of(8);
         let mut size = clock + 16;
-        let mut place = |read: &Read| {
+        let place = |read: &Read| {
             let at = size;
             size += read.size;
             (at, read.size)
         };
-        let reads = reads.iter().map(&mut place).collect();
-        Self { clock, reads, size }
+        Self {
+            meters,
+            clock,
+            reads: run.reads.iter().map(place).collect(),
+            size,
+        }
+    }
+
+    /// What it says, in bytes that came back; `period` is a turn of the GPU's clock in nanoseconds.
+    fn read(&self, bytes: &[u8], period: Option<f32>) -> Result<Ran, Error> {
+        let word = |at: u64| word(bytes, at);
+        if (0..self.meters).any(|meter| word(meter * 4) != 0) {
+            return Err(Error::Fuel);
+        }
+        let took = period.filter(|_| self.meters > 0).map(|period| {
+            let [from, to] = [self.clock, self.clock + 8]
+                .map(|at| u64::from(word(at)) | u64::from(word(at + 4)) << 32);
+            Duration::from_nanos((to.saturating_sub(from) as f64 * f64::from(period)) as u64)
+        });
+        let parts = self.reads.iter().map(|(at, size)| part(bytes, *at, *size));
+        Ok(Ran {
+            bytes: parts.collect(),
+            took,
+        })
     }
 }
 

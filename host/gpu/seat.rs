@@ -2,15 +2,14 @@
 
 use tokio::sync::Mutex;
 
-use super::{Adapter, Device, Error, Hidden};
+use super::{Adapter, Device, Error, Settings};
 
 /// One worker's place.
 pub struct Seat {
     /// The GPU.
     pub adapter: Adapter,
-    /// Bytes that it may keep there between invocations.
-    kept: u64,
-    device: Mutex<Option<Hidden<Device>>>,
+    settings: Settings,
+    device: Mutex<Option<Device>>,
 }
 
 impl Seat {
@@ -18,7 +17,7 @@ impl Seat {
     pub fn new(adapter: Adapter, kept: u64) -> Self {
         Self {
             adapter,
-            kept,
+            settings: Settings::new(kept),
             device: Mutex::new(None),
         }
     }
@@ -28,12 +27,12 @@ impl Seat {
     /// # Errors
     ///
     /// The driver gives none.
-    pub async fn device(&self) -> Result<Hidden<Device>, Error> {
+    pub async fn device(&self) -> Result<Device, Error> {
         let mut place = self.device.lock().await;
         if let Some(device) = place.as_ref().filter(|device| !device.is_lost()) {
             return Ok(device.clone());
         }
-        let device = Hidden::new(Device::open(&self.adapter, self.kept).await?);
+        let device = Device::open(&self.adapter, self.settings).await?;
         *place = Some(device.clone());
         Ok(device)
     }

@@ -11,13 +11,13 @@ use crate::error::{Code, Failure};
 use crate::sandbox::Payload;
 use crate::worker::Offered;
 
-/// The input, if the capability accepts it.
+/// Whether the capability accepts the input.
 pub async fn input(
     turns: &Semaphore,
     offered: &Arc<Offered>,
-    input: Payload,
+    input: &Payload,
     parameters: &[(String, String)],
-) -> Result<Payload, Failure> {
+) -> Result<(), Failure> {
     let capability = &offered.capability;
     let media_type = MediaType::parse(&input.media_type)
         .map_err(|error| Failure::new(Code::InvalidRequest, format!("content-type {error}")))?;
@@ -29,14 +29,13 @@ pub async fn input(
         return Err(unsupported(offered, &media_type));
     }
     if !media_type.is_json() {
-        capability
+        return capability
             .schemas
             .validate_raw(parameters)
             .map_err(|faults| {
                 Failure::new(Code::InvalidInput, "the parameters do not match the schema")
                     .with_faults(faults)
-            })?;
-        return Ok(input);
+            });
     }
     if let Some((name, _)) = parameters.first() {
         return Err(Failure::new(
@@ -59,8 +58,7 @@ pub async fn input(
                 .with_faults(faults)
         })
     })
-    .await?;
-    Ok(input)
+    .await
 }
 
 /// The output, if it is what the capability promises.

@@ -21,6 +21,8 @@ pub struct Chain {
     pub origin: Option<String>,
     /// The capabilities that wait for this call, the first one first.
     pub path: Vec<Arc<str>>,
+    /// The hosts that forwarded the first one of them here.
+    pub forwarded: Vec<String>,
     /// When the one that waits for it has to end.
     pub deadline: Instant,
 }
@@ -57,8 +59,9 @@ impl Peers {
             }
             Err(failure) => {
                 tracing::warn!(
-                    target: "audit", request_id = self.request_id, path, code = %failure.code,
-                    spiffe_id = self.spiffe_id(), "refused: {}", failure.message
+                    target: "audit", request_id = self.request_id, caller = self.spiffe_id(),
+                    capability = call.capability, path, code = %failure.code,
+                    reason = failure.message, "refused"
                 );
                 Err(failure)
             }
@@ -145,17 +148,14 @@ impl Peers {
         version: Option<VersionReq>,
     ) -> Call {
         Call {
-            request_id: self.request_id.clone(),
-            verb,
-            name: Some(name),
             version,
-            input: call.input,
             parameters: call.parameters,
             caller: self.spiffe_id().map(str::to_owned),
             timeout: call.timeout,
             traceparent: self.traceparent.clone(),
-            events: None,
+            path: self.chain.forwarded.clone(),
             chain: Some(self.chain.clone()),
+            ..Call::new(self.request_id.clone(), verb, Some(name), call.input)
         }
     }
 

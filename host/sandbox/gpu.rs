@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use tokio::task::JoinError;
 use wasmtime::component::Resource;
 use wasmtime_wasi::WasiView;
 
@@ -12,13 +10,13 @@ use super::Guest;
 use crate::bindings::crank::gpu::compute;
 use crate::capability::GpuType;
 use crate::engine::Engine;
-use crate::gpu::{Binding, Buffer, Device, Dispatch, Error, Hidden, Pipeline, Read, Seat};
-use crate::limits::{Budget, Held, Stop};
+use crate::gpu::{
+    Account, Binding, Buffer, Device, Dispatch, Error, Paid, Pipeline, Read, Run, Seat,
+};
+use crate::limits::{Held, Stop};
 
 /// Pipelines that one invocation may compile: each takes a driver's time and memory.
 const PIPELINES: usize = 64;
-/// The stack of a thread that compiles: naga and drivers recurse over what they read.
-const STACK: usize = 64 << 20;
 /// What a handle takes in the host and in the driver, in bytes.
 const HANDLE: u64 = 4 << 10;
 
@@ -27,40 +25,33 @@ pub(super) struct Work {
     seat: Arc<Seat>,
     engine: Engine,
     /// Opened at the first call.
-    device: Option<Hidden<Device>>,
-    /// Bytes in its buffers, and the most that there were.
-    memory: u64,
-    peak: u64,
-    limit: u64,
-    /// Steps that it may still take.
-    left: u64,
+    device: Option<Device>,
+    memory: Arc<Account>,
+    deadline: Instant,
+    /// Steps that it may still take, as far as the time is not shorter.
+    steps: u64,
     pipelines: usize,
     took: Duration,
-    /// The host's memory that the buffers of a software GPU lie in, as far as they have come at once.
-    held: Vec<Held>,
 }
 
 impl Work {
     /// Work within so many bytes of buffers, until the deadline.
     pub fn new(seat: Arc<Seat>, engine: Engine, limit: u64, deadline: Instant) -> Self {
-        let left = deadline.saturating_duration_since(Instant::now());
         Self {
-            left: seat.adapter.work(left.as_secs_f64()),
             seat,
             engine,
             device: None,
-            memory: 0,
-            peak: 0,
-            limit,
+            memory: Account::new(limit),
+            deadline,
+            steps: u64::MAX,
             pipelines: 0,
             took: Duration::ZERO,
-            held: Vec::new(),
         }
     }
 
     /// The most bytes that its buffers had.
     pub fn peak(&self) -> u64 {
-        self.peak
+        self.memory.peak()
     }
 
     /// How long the GPU worked for it.
@@ -68,18 +59,11 @@ impl Work {
         self.took
     }
 
-    fn take(&mut self, bytes: u64, budget: &Arc<Budget>) -> Result<(), Stop> {
-        let memory = self.memory.saturating_add(bytes);
-        if memory > self.limit {
-            return Err(Stop::Gpu);
-        }
-        let more = memory.saturating_sub(self.peak);
-        if more > 0 && self.seat.adapter.found.kind == Some(GpuType::Software) {
-            self.held.push(budget.hold(more).ok_or(Stop::Budget)?);
-        }
-        self.memory = memory;
-        self.peak = self.peak.max(memory);
-        Ok(())
+    /// Steps that it may still take: no more than fit into the time that is left.
+    fn left(&self) -> u64 {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        self.steps
+            .min(self.seat.adapter.found.work(left.as_secs_f64()))
     }
 }
 
@@ -96,14 +80,6 @@ fn told<T>(done: Result<T, Error>) -> Told<T> {
     }
 }
 
-/// What a thread beside the runtime's has done.
-fn joined<T>(done: Result<Result<T, Error>, JoinError>) -> Told<T> {
-    told(done.unwrap_or_else(|panic| {
-        tracing::error!("GPU: {panic}");
-        Err(Error::Lost)
-    }))
-}
-
 impl Guest {
     fn work(&mut self) -> wasmtime::Result<&mut Work> {
         let missing = "an invocation without a GPU was linked to one";
@@ -112,7 +88,7 @@ impl Guest {
             .ok_or_else(|| wasmtime::Error::msg(missing))
     }
 
-    async fn device(&mut self) -> wasmtime::Result<Hidden<Device>> {
+    async fn device(&mut self) -> wasmtime::Result<Device> {
         let work = self.work()?;
         if let Some(device) = &work.device {
             return Ok(device.clone());
@@ -123,28 +99,51 @@ impl Guest {
         Ok(device)
     }
 
-    /// A buffer of so many bytes: counted before it is made, and given back if it is not.
-    async fn made(
-        &mut self,
-        bytes: u64,
-        make: impl FnOnce(&Device) -> Result<Buffer, Error> + Send + 'static,
-    ) -> Told<Resource<Buffer>> {
-        let device = self.device().await?;
-        let budget = self.meter.budget().clone();
-        self.work()?.take(bytes, &budget)?;
-        let made = tokio::task::spawn_blocking(move || make(&device)).await;
-        Ok(match joined(made)? {
-            Ok(buffer) => {
-                if !buffer.is_charged() {
-                    self.work()?.memory -= bytes;
-                }
-                Ok(self.entry(buffer)?)
-            }
-            Err(error) => {
-                self.work()?.memory -= bytes;
-                Err(error)
-            }
+    /// Pays for a buffer of so many bytes, before it is made.
+    async fn pay(&mut self, device: &Device, bytes: u64) -> wasmtime::Result<Paid> {
+        let work = self.work()?;
+        let paid = device.alive(work.memory.take(bytes)).await;
+        let paid = paid.map_err(|_| Stop::Lost)?.ok_or(Stop::Gpu)?;
+        Ok(match work.seat.adapter.found.is_software() {
+            true => paid.in_host(self.hold(bytes)?),
+            false => paid,
         })
+    }
+
+    /// Charges the host for bytes that may be under way when the invocation is over.
+    fn hold(&self, bytes: u64) -> Result<Held, Stop> {
+        self.meter.budget().hold(bytes).ok_or(Stop::Budget)
+    }
+
+    /// Hands a buffer to the guest, if it was made.
+    fn made(&mut self, made: Result<Buffer, Error>) -> Told<Resource<Buffer>> {
+        match told(made)? {
+            Ok(buffer) => Ok(Ok(self.entry(buffer)?)),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// A pipeline that was compiled before, or is now, in its turn.
+    async fn compiled(
+        &mut self,
+        (engine, device): (&Engine, &Device),
+        wgsl: String,
+        entry: String,
+    ) -> Result<Pipeline, Error> {
+        if let Some(pipeline) = device.compiled(&wgsl, &entry) {
+            return Ok(pipeline);
+        }
+        let turn = device.turn().await?;
+        // Another invocation may have done so meanwhile.
+        if let Some(pipeline) = device.compiled(&wgsl, &entry) {
+            return Ok(pipeline);
+        }
+        if let Err(costly) = engine.read_shader(&wgsl, &entry).await {
+            tracing::warn!(worker = %self.worker, request_id = %self.request, "a shader: {costly}");
+            let message = "the shader costs more time or memory to read than it may";
+            return Err(Error::Invalid(message.to_owned()));
+        }
+        device.compile(turn, wgsl, entry).await
     }
 
     /// A place in the table for what the guest holds.
@@ -169,8 +168,8 @@ impl compute::Host for Guest {
                 None => compute::GpuType::Other,
             },
             backend: found.backend.clone(),
-            memory_left: work.limit - work.memory,
-            work_left: work.left,
+            memory_left: work.memory.left(),
+            work_left: work.left(),
             max_buffer_bytes: found.max_buffer,
             max_workgroup_invocations: found.max_threads,
             max_workgroups_per_dimension: found.max_workgroups,
@@ -191,7 +190,7 @@ impl compute::Host for Guest {
             for binding in dispatch.bindings {
                 bindings.push(Binding {
                     slot: binding.slot,
-                    buffer: table.get(&binding.buffer)?.clone(),
+                    buffer: table.get(&binding.buffer)?.memory(),
                     offset: binding.offset,
                     size: binding.size,
                 });
@@ -207,7 +206,7 @@ impl compute::Host for Guest {
         let mut reading = Vec::with_capacity(reads.len());
         for read in reads {
             reading.push(Read {
-                buffer: table.get(&read.buffer)?.clone(),
+                buffer: table.get(&read.buffer)?.memory(),
                 offset: read.offset,
                 size: read.size,
             });
@@ -224,14 +223,17 @@ impl compute::Host for Guest {
         }
         self.handed
             .hand(usize::try_from(bytes).unwrap_or(usize::MAX))?;
-        let _held = self.meter.hold(bytes.saturating_mul(2))?;
+        // Where the GPU puts it, and what the guest is handed.
+        let held = self.hold(bytes.saturating_mul(2))?;
         let steps = device.work(&ready);
-        let left = self.deadline.saturating_duration_since(Instant::now());
         let work = self.work()?;
-        let left = work.left.min(work.seat.adapter.work(left.as_secs_f64()));
-        work.left = left.checked_sub(steps).ok_or(Stop::Gpu)?;
-        let ran = told(device.run(&ready, &reading).await)?;
-        Ok(match ran {
+        work.steps = work.left().checked_sub(steps).ok_or(Stop::Gpu)?;
+        let run = Run {
+            dispatches: ready,
+            reads: reading,
+            held,
+        };
+        Ok(match told(device.run(run).await)? {
             Ok(ran) => {
                 self.work()?.took += ran.took.unwrap_or_default();
                 Ok(ran.bytes)
@@ -250,29 +252,8 @@ impl compute::HostPipeline for Guest {
         if work.pipelines > PIPELINES {
             return Err(Stop::Gpu.into());
         }
-        if let Some(pipeline) = device.compiled(&wgsl, &entry) {
-            return Ok(Ok(self.entry(pipeline)?));
-        }
         let engine = work.engine.clone();
-        // Never closed; held by the thread, which goes on when the invocation has ended.
-        let turn = device.compiling.clone().acquire_owned().await;
-        if let Err(costly) = engine.read_shader(&wgsl, &entry).await {
-            tracing::warn!(worker = %self.worker, request_id = %self.request, "a shader: {costly}");
-            let message = "the shader costs more time or memory to read than it may";
-            return Ok(Err(compute::Error::Invalid(message.to_owned())));
-        }
-        let (done, compiled) = oneshot::channel();
-        let compile = move || {
-            let _turn = turn;
-            // Whoever asked may be gone.
-            let _ = done.send(device.pipeline(&wgsl, &entry));
-        };
-        std::thread::Builder::new()
-            .name("crank-shader".to_owned())
-            .stack_size(STACK)
-            .spawn(compile)
-            .map_err(|_| Stop::Lost)?;
-        let compiled = compiled.await.unwrap_or(Err(Error::Lost));
+        let compiled = self.compiled((&engine, &device), wgsl, entry).await;
         Ok(match told(compiled)? {
             Ok(pipeline) => Ok(self.entry(pipeline)?),
             Err(error) => Err(error),
@@ -287,16 +268,18 @@ impl compute::HostPipeline for Guest {
 
 impl compute::HostBuffer for Guest {
     async fn create(&mut self, size: u64) -> Told<Resource<Buffer>> {
-        self.made(size, move |device| device.buffer(size)).await
+        let device = self.device().await?;
+        let paid = self.pay(&device, size).await?;
+        let made = device.buffer(size, paid).await;
+        self.made(made)
     }
 
     async fn write(&mut self, buffer: Resource<Buffer>, offset: u64, bytes: Vec<u8>) -> Told<()> {
         self.handed.hand(bytes.len())?;
         let device = self.device().await?;
-        let buffer = self.ctx().table.get(&buffer)?.clone();
-        let _held = self.meter.hold(bytes.len() as u64)?;
-        let written = tokio::task::spawn_blocking(move || device.write(&buffer, offset, &bytes));
-        joined(written.await)
+        let memory = self.ctx().table.get(&buffer)?.memory();
+        let held = self.hold(bytes.len() as u64)?;
+        told(device.write(memory, offset, bytes, held).await)
     }
 
     async fn kept(&mut self, sha256: Vec<u8>) -> wasmtime::Result<Option<Resource<Buffer>>> {
@@ -311,17 +294,15 @@ impl compute::HostBuffer for Guest {
 
     async fn keep(&mut self, bytes: Vec<u8>) -> Told<Resource<Buffer>> {
         self.handed.hand(bytes.len())?;
-        let _held = self.meter.hold(bytes.len() as u64)?;
-        self.made(bytes.len() as u64, move |device| device.keep(&bytes))
-            .await
+        let device = self.device().await?;
+        let paid = self.pay(&device, bytes.len() as u64).await?;
+        let held = self.hold(bytes.len() as u64)?;
+        let made = device.keep(bytes, paid, held).await;
+        self.made(made)
     }
 
     fn drop(&mut self, buffer: Resource<Buffer>) -> wasmtime::Result<()> {
-        let buffer = self.ctx().table.delete(buffer)?;
-        if buffer.is_charged() {
-            let work = self.work()?;
-            work.memory = work.memory.saturating_sub(buffer.size());
-        }
+        self.ctx().table.delete(buffer)?;
         Ok(())
     }
 }

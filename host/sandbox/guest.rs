@@ -109,9 +109,7 @@ impl Guest {
             Ok(self.pace.next(used))
         }
     }
-}
 
-impl Guest {
     /// The highest number of bytes that lay in /tmp.
     pub fn storage_peak(&self) -> u64 {
         self.files.as_ref().map_or(0, |files| files.peak())

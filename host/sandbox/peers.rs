@@ -100,9 +100,7 @@ impl Guest {
             dispatch.dispatch(call).await
         })))
     }
-}
 
-impl Guest {
     /// One deadline over a whole chain: a peer that ran out of it ends its caller too, before that can
     /// make a failure of its own of it.
     fn in_time(&self) -> Result<(), Stop> {

@@ -70,12 +70,13 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     };
     guest.gpu = sandbox.gpu.clone().map(work);
     let mut store = store(&sandbox.engine, guest);
+    let linked = sandbox.linked();
     let began = Instant::now();
     let mut start = Duration::ZERO;
     let ended = braked(&sandbox.engine, &pace, deadline, async {
-        let instance = sandbox.pre.instantiate_async(&mut store).await?;
+        let instance = linked.pre.instantiate_async(&mut store).await?;
         start = began.elapsed();
-        let handler = sandbox.handler.load(&mut store, &instance)?;
+        let handler = linked.handler.load(&mut store, &instance)?;
         handler.call_handle(&mut store, &request).await
     })
     .await;

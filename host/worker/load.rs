@@ -1,24 +1,29 @@
 //! From a file to a worker, or to every reason why not.
 
-use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use wasmtime::component::Component;
+
 use super::held::Known;
-use super::{Load, Offered, Refused, Worker, placement, storage, terms};
-use crate::capability::{self, Capability, EnvProfile, Required, WorkerId};
+use super::{
+    Binary, Breaker, Load, Offered, Refused, Snapshotted, Worker, applicant, image, placement,
+    storage, terms,
+};
+use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
-use crate::engine::{Engine, Origin};
+use crate::engine::{Engine, Image, Origin};
 use crate::error::Failure;
-use crate::gpu::{Adapter, Seat};
+use crate::gpu::{self, Adapter, Seat};
 use crate::limits::{Handed, Limits};
 use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
+use crate::rules::Verdicts;
 use crate::sandbox::{self, Rates, Sandbox, Shelf};
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
-const DECLARE: Limits = Limits {
+pub(super) const DECLARE: Limits = Limits {
     memory: 256 << 20,
     wall: Duration::from_secs(10),
     cpu: Duration::from_secs(2),
@@ -37,31 +42,44 @@ const DECLARE: Limits = Limits {
 pub(super) struct Loading<'a> {
     pub engine: &'a Engine,
     pub config: &'a Config,
-    pub file: &'a Path,
+    pub binary: &'a Binary,
 }
 
 impl Loading<'_> {
     pub async fn run(&self) -> Result<Worker, Refused> {
-        let (component, origin) = self.component().await?;
         let stem = self.stem();
+        let operator = self.config.workers.get(&stem);
+        let wanted = operator
+            .and_then(|operator| operator.snapshot)
+            .unwrap_or(self.config.snapshot);
+        let (component, mut origin, mut snapshotted) = self.prepared(wanted).await?;
         let declared = sandbox::declare(self.engine, stem.clone().into(), &component, DECLARE)
             .await
-            .map_err(|failure| self.refused(None, vec![declare_failed(&failure)]))?;
+            .map_err(|failure| self.binary.refused(None, vec![declare_failed(&failure)]))?;
+        let said = (snapshotted == Snapshotted::Pending).then(|| image::said(&declared));
         // An id that is none is not repeated to anyone.
         let claimed = WorkerId::parse(&declared.worker_id)
             .ok()
             .map(|id| id.to_string());
-        let refused = |reasons| self.refused(claimed.clone(), reasons);
+        let refused = |reasons| self.binary.refused(claimed.clone(), reasons);
 
         let capabilities = capability::check(declared.into())
             .map_err(|problems| refused(problems.iter().map(ToString::to_string).collect()))?;
         let operator = self.config.workers.get(&stem);
+        let mut capabilities = capabilities;
+        for capability in &mut capabilities {
+            let granted = operator.and_then(|operator| operator.spiffe_id.as_ref());
+            capability.spiffe_id = capability.spiffe_id.take().or(granted.cloned());
+        }
         let imports = sandbox::imports(self.engine, &component);
         let mut reasons = terms::foreign_ids(self.config, &stem, &capabilities);
         let stolen = claimed
             .as_deref()
             .and_then(|id| terms::foreign_worker_id(self.config, &stem, id));
         reasons.extend(stolen);
+        let id = claimed.as_deref().unwrap_or(&stem);
+        let document = || applicant::document(&self.binary.file, id, capabilities.iter(), &imports);
+        reasons.extend(self.engine.rules().refusals(document).await);
         let known = Known {
             weight: terms::weight(&self.config.limits, operator, &capabilities),
             megabits: terms::megabits(&self.config.limits, &capabilities),
@@ -73,7 +91,9 @@ impl Loading<'_> {
             let declared = capability.constraints.as_ref();
             terms::limits(&self.config.limits, operator, declared, known.machine)
         };
-        let adapters = match wants_gpu(&capabilities, &imports) {
+        let asks = |at: &Capability| placement::asks_for_gpu(at, known.relaxed);
+        let imported = |name: &String| name.starts_with("crank:gpu/");
+        let adapters = match capabilities.iter().any(asks) || imports.iter().any(imported) {
             true => self.engine.gpus().await,
             false => &[],
         };
@@ -107,6 +127,13 @@ impl Loading<'_> {
             .await
             .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
+        let mut component = component;
+        if snapshotted == Snapshotted::Used
+            && let Err(reason) = image::fits(&component, capabilities.iter().map(limits))
+        {
+            snapshotted = Snapshotted::Refused(reason);
+            (component, origin) = self.component().await?;
+        }
         let sandbox = Sandbox::new(
             self.engine,
             id.clone(),
@@ -135,6 +162,8 @@ impl Loading<'_> {
             }
             _ => sandbox,
         };
+        // A host without a name is meant by nobody.
+        let controller_id = self.config.controller_id.as_deref().unwrap_or_default();
         let offered = capabilities
             .into_iter()
             .map(|capability| {
@@ -142,40 +171,67 @@ impl Loading<'_> {
                 Arc::new(Offered {
                     id: capability.key().into(),
                     bid: terms::bid(&self.config.limits, capability.slo_bid),
+                    affinity: capability.affinity(controller_id),
                     limits,
                     constraints: known.held(&capability, &limits),
+                    series: OnceLock::new(),
+                    verdicts: Verdicts::default(),
                     capability,
                 })
             })
             .collect();
         Ok(Worker {
             id,
-            file: self.file.to_owned(),
+            file: self.binary.file.clone(),
+            digest: self.binary.digest(),
+            deployed_at: self.binary.modified,
+            owner: operator.and_then(|operator| operator.owner.clone()),
             offered,
             imports,
             calls_peers: grants.iter().any(|granted| granted == Interface::Peers),
             sandbox,
             origin,
+            said,
+            snapshotted: Mutex::new(snapshotted),
             called: AtomicBool::new(false),
             lane: Arc::new(terms::lane(&self.config.limits, operator)),
-            load: Load::default(),
+            breaker: Breaker::default(),
+            load: Arc::new(Load::default()),
         })
     }
 
-    /// Reads and compiles.
-    async fn component(&self) -> Result<(wasmtime::component::Component, Origin), Refused> {
-        let refused = |reason| self.refused(None, vec![reason]);
-        let file = self.file.to_owned();
-        let cap = self.config.limits.component.get();
-        let bytes = tokio::task::spawn_blocking(move || read(&file, cap)).await;
-        let bytes = bytes
-            .unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")))
-            .map_err(refused)?;
-        let name = self.file.file_name().unwrap_or_default().to_string_lossy();
+    /// The component, or where it was taken before its init snapshot.
+    async fn prepared(&self, wanted: bool) -> Result<(Component, Origin, Snapshotted), Refused> {
+        let kept = match wanted {
+            true => self.engine.kept_image(self.binary.bytes.clone()).await,
+            false => Ok(None),
+        };
+        let snapshotted = match kept {
+            Ok(Some(Image::Taken(image))) => {
+                return Ok((image, Origin::Cached, Snapshotted::Used));
+            }
+            Ok(Some(Image::Refused(reason))) => Snapshotted::Refused(reason),
+            _ if wanted => Snapshotted::Pending,
+            _ => Snapshotted::Off,
+        };
+        let (component, origin) = self.component().await?;
+        Ok((component, origin, snapshotted))
+    }
+
+    /// Compiles.
+    async fn component(&self) -> Result<(Component, Origin), Refused> {
+        let refused = |reason| self.binary.refused(None, vec![reason]);
+        let bytes = self.binary.bytes.clone();
+        let name = self
+            .binary
+            .file
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy();
         let began = Instant::now();
         let kib = bytes.len() >> 10;
         let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
-        let made = self.engine.component(bytes.into(), compiling).await;
+        let made = self.engine.component(bytes, compiling).await;
         let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
         if origin == Origin::Compiled {
             tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
@@ -184,33 +240,13 @@ impl Loading<'_> {
     }
 
     fn stem(&self) -> String {
-        self.file
+        self.binary
+            .file
             .file_stem()
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned()
     }
-
-    fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
-        Refused {
-            file: self.file.to_owned(),
-            worker_id,
-            reasons,
-        }
-    }
-}
-
-/// Whether the drivers have to be asked.
-fn wants_gpu(capabilities: &[Capability], imports: &[String]) -> bool {
-    let asks = |capability: &Capability| {
-        let given = capability.constraints.as_ref();
-        let asked = given.is_some_and(|given| {
-            given.gpu_count.is_some() || given.gpu_memory_mb.is_some() || given.gpu_type.is_some()
-        });
-        asked || capability.env_profile == Some(EnvProfile::GpuRequired)
-    };
-    let imported = |name: &String| name.starts_with("crank:gpu/");
-    capabilities.iter().any(asks) || imports.iter().any(imported)
 }
 
 /// A place on the best GPU of the kind that is asked for, else on the best there is: where that may not
@@ -226,8 +262,8 @@ fn seat(
     let fits = |adapter: &&Adapter| asked.is_none() || adapter.found.kind == asked;
     let adapter = adapters.iter().find(fits).or(adapters.first());
     let adapter = adapter.ok_or_else(|| {
-        "imports crank:gpu/compute, and no driver offers a GPU; install one for Vulkan, then look with `crank gpu`"
-            .to_owned()
+        let none = gpu::NONE;
+        format!("imports crank:gpu/compute, and {none}; `crank gpu` says what to do")
     })?;
     let kept = capabilities
         .iter()
@@ -267,23 +303,6 @@ fn granted(
         .collect();
     policy::decide(&parsed, &declared, operator)
         .map_err(|refusals| refusals.iter().map(ToString::to_string).collect())
-}
-
-fn read(file: &Path, cap: u64) -> Result<Vec<u8>, String> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let opened = std::fs::File::open(file).map_err(|error| format!("cannot be read: {error}"))?;
-    opened
-        .take(cap.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if bytes.len() as u64 > cap {
-        return Err(format!(
-            "larger than {} MiB; raise `limits.component_mb` to load it",
-            cap >> 20
-        ));
-    }
-    Ok(bytes)
 }
 
 fn declare_failed(failure: &Failure) -> String {

@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use crate::capability::{Capability, Constraint, DiskType, EnvProfile, GpuType};
 use crate::config::ByteCount;
+use crate::gpu;
 use crate::limits::Limits;
 use crate::machine::{Gpu, Machine};
 
@@ -28,6 +29,15 @@ pub(super) fn refusals(
         )
     };
     lacks.into_iter().map(line).collect()
+}
+
+/// Whether what a capability asks for can only be known from the drivers.
+pub(super) fn asks_for_gpu(capability: &Capability, relaxed: &[Constraint]) -> bool {
+    let asked = Asked::new(capability, relaxed);
+    asked.gpu
+        || asked.gpu_count.is_some()
+        || asked.gpu_memory_mb.is_some()
+        || asked.gpu_type.is_some()
 }
 
 /// A constraint that does not hold, and what was declared and what there is.
@@ -146,7 +156,8 @@ const fn speed(disk: DiskType) -> u8 {
 fn listed(gpus: &[Gpu]) -> String {
     let all: Vec<String> = gpus.iter().map(ToString::to_string).collect();
     match &all[..] {
-        [] => "no GPU".to_owned(),
+        [] if cfg!(feature = "gpu") => "no GPU".to_owned(),
+        [] => format!("no GPU: {}", gpu::NONE),
         [gpu] => format!("one GPU ({gpu})"),
         gpus => format!("{} GPUs ({})", gpus.len(), gpus.join(", ")),
     }

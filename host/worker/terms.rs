@@ -35,6 +35,12 @@ pub(super) fn foreign_ids(config: &Config, stem: &str, capabilities: &[Capabilit
             reasons.push(format!(
                 "spiffe_id {id} is not the one that the operator gave to this file"
             ));
+        } else if bound.is_none() && owner.is_none() && config.identity.is_required() {
+            // Where ids open doors a component does not choose its own.
+            reasons.push(format!(
+                "spiffe_id {id} is not granted to this file; set [workers.{stem:?}] spiffe_id = {:?}",
+                id.as_str()
+            ));
         } else if let Some((owner, _)) = owner {
             reasons.push(format!(
                 "spiffe_id {id} belongs to the file {owner:?}: so says the configuration"

@@ -116,7 +116,11 @@ fn a_host_that_stops_or_is_killed_leaves_no_compiler_behind() {
                 .spawn()
                 .expect("it starts"),
         );
-        let compiler = eventually("it compiles", || compiler(host.0.id(), memory));
+        let compiler = eventually("it compiles", || {
+            let ended = host.0.try_wait().expect("a child");
+            assert_eq!(ended, None, "the host ended by itself");
+            compiler(host.0.id(), memory)
+        });
         let pid = host.0.id().to_string();
         let killed = Command::new("kill").args([signal, &pid]).status();
         assert!(killed.expect("kill runs").success());

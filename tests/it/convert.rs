@@ -5,7 +5,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
-use crate::support::{Host, run};
+use crate::support::{CONVERSIONS, Host, run};
 
 /// A host with the converter.
 pub async fn start() -> Host {
@@ -441,19 +441,7 @@ fn every_conversion_has_the_metadata_of_the_seed() {
             .map(|one| one["name"].as_str().unwrap())
             .collect();
         names.sort_unstable();
-        assert_eq!(
-            names,
-            [
-                "csv_to_json",
-                "docx_to_text",
-                "email_to_text",
-                "html_to_markdown",
-                "html_to_text",
-                "markdown_to_html",
-                "pdf_to_text",
-                "text_to_stream"
-            ]
-        );
+        assert_eq!(names, CONVERSIONS);
         for capability in capabilities {
             for (field, value) in [
                 ("verb", json!("convert")),

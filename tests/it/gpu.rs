@@ -1,26 +1,32 @@
 //! GPU work by a guest, on whatever GPU there is: Mesa's software driver will do. Where no driver is
-//! installed these tests say so and are no use; `CRANK_TEST_GPU=1` makes that a failure.
+//! installed these tests say so and are no use; `TEST_GPU=1` makes that a failure.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crank::error::Code;
-use crank::gpu::Adapter;
+use crank::gpu::{self, Account, Adapter, Seat};
+use crank::limits::Budget;
+use crank::machine::Machine;
+use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::support::{self, code, done, failure, guest, router, run};
+use crate::support::{self, ENGINE, code, config, done, failure, guest, machine, router, run};
 
 /// A router to the worker that does what it is told, if there is a GPU.
 async fn lab() -> Option<Arc<Router>> {
+    lab_with("").await
+}
+
+async fn lab_with(toml: &str) -> Option<Arc<Router>> {
     if Adapter::find().is_empty() {
-        assert!(
-            std::env::var_os("CRANK_TEST_GPU").is_none(),
-            "no driver offers a GPU"
-        );
-        println!("not run: no driver offers a GPU");
+        assert!(std::env::var_os("TEST_GPU").is_none(), "{}", gpu::NONE);
+        println!("not run: {}", gpu::NONE);
         return None;
     }
-    Some(router(vec![guest("gpu-lab")], "").await)
+    Some(router(vec![guest("gpu-lab")], toml).await)
 }
 
 fn shader(body: &str) -> String {
@@ -82,55 +88,66 @@ fn what_a_shader_computes_comes_back() {
     });
 }
 
-/// Shaders that would not end, or not well: each ends as it should, and the next one is right.
+/// A program that is the worker's mistake ends as one, and the next is right.
+async fn refused(lab: &Router, program: &Value, why: &str) {
+    let failure = failure(lab, "gpu:run", &program.to_string()).await;
+    assert_eq!(
+        (failure.code, failure.worker_code.as_deref()),
+        (Code::WorkerFailed, Some("gpu-invalid")),
+        "{why}: {}",
+        failure.message
+    );
+    assert!(failure.message.contains(why), "{why}: {}", failure.message);
+    still_right(lab).await;
+}
+
+/// A program that asks for too much ends so, and the next is right.
+async fn over_limit(lab: &Router, program: &Value, what: &str) {
+    let ended = code(lab, "gpu:run", &program.to_string()).await;
+    assert_eq!(ended, Code::GpuLimit, "{what}");
+    still_right(lab).await;
+}
+
 #[test]
-fn a_shader_that_means_harm_ends_with_its_code() {
+fn a_loop_that_does_not_end_is_ended_and_never_answers() {
     run(async {
         let Some(lab) = lab().await else { return };
-        let endless = [
+        for endless in [
             "loop { if (input[1] == 7u) { break; } }",
             "for (var i = 0u; i < 100000u; i++) { for (var j = 0u; j < 100000u; j++) { out[me] += 1u; } }",
             "for (var i = 0u; i < 4000000000u; i++) { tile[me] = i; workgroupBarrier(); }",
             "var i = me; while (i != 1000000u) { i = i * 3u + 1u; }",
-        ];
-        for body in endless {
-            assert_eq!(
-                code(&lab, "gpu:run", &program(body, 5_000).to_string()).await,
-                Code::GpuLimit,
-                "{body}"
-            );
-            still_right(&lab).await;
+        ] {
+            over_limit(&lab, &program(endless, 5_000), endless).await;
         }
-        let refused = [
+    });
+}
+
+#[test]
+fn a_shader_that_means_harm_is_refused() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        for (body, why) in [
             (
                 "var a: array<u32, 100000000>; out[0] = a[me];",
                 "variables of a thread",
             ),
             ("let a = array<u32, 5000>(); out[0] = a[me];", "a value of"),
             ("if (me == 0u) { workgroupBarrier(); }", "barrier"),
+            ("if (me == 0u) { return; } workgroupBarrier();", "barrier"),
             ("out[0] = undefined;", "no definition"),
-        ];
-        for (body, why) in refused {
-            let failure = failure(&lab, "gpu:run", &program(body, 9).to_string()).await;
-            assert_eq!(
-                (failure.code, failure.worker_code.as_deref()),
-                (Code::WorkerFailed, Some("gpu-invalid"))
-            );
-            assert!(failure.message.contains(why), "{why}: {}", failure.message);
+        ] {
+            refused(&lab, &program(body, 9), why).await;
         }
-        let mut deep = program("", 0);
-        deep["shaders"][0] = shader(&format!(
-            "out[0] = {}1u{};",
-            "(".repeat(20_000),
-            ")".repeat(20_000)
-        ))
-        .into();
-        assert!(
-            failure(&lab, "gpu:run", &deep.to_string())
-                .await
-                .message
-                .contains("nested")
-        );
+        let mut whole = program("", 0);
+        whole["shaders"][0] = shader("tile[me] = 1u;")
+            .replace("array<u32, 64>", "array<u32, 100000000>")
+            .into();
+        refused(&lab, &whole, "variables of a workgroup").await;
+        let (open, close) = ("(".repeat(20_000), ")".repeat(20_000));
+        whole["shaders"][0] = shader(&format!("out[0] = {open}1u{close};")).into();
+        refused(&lab, &whole, "nested").await;
+        // Each calls the one before twice.
         let calls: String = (1..31)
             .map(|at| {
                 format!(
@@ -139,19 +156,9 @@ fn a_shader_that_means_harm_ends_with_its_code() {
                 )
             })
             .collect();
-        let mut tree = program("", 0);
-        tree["shaders"][0] = format!(
-            "fn f0(x: u32) -> u32 {{ return x; }} {calls} {}",
-            shader("out[0] = f30(1u);")
-        )
-        .into();
-        assert!(
-            failure(&lab, "gpu:run", &tree.to_string())
-                .await
-                .message
-                .contains("longer than")
-        );
-        still_right(&lab).await;
+        let first = "fn f0(x: u32) -> u32 { return x; }";
+        whole["shaders"][0] = format!("{first} {calls} {}", shader("out[0] = f30(1u);")).into();
+        refused(&lab, &whole, "longer than").await;
     });
 }
 
@@ -221,25 +228,48 @@ fn a_short_shader_that_stands_for_gigabytes_takes_no_memory_of_the_host() {
 fn what_is_asked_of_the_gpu_is_bounded() {
     run(async {
         let Some(lab) = lab().await else { return };
-        let with = |change: &dyn Fn(&mut Value)| {
+        type Change<'a> = &'a dyn Fn(&mut Value);
+        let with = |change: Change<'_>| {
             let mut program = program("out[id.x] = 1u;", 0);
             change(&mut program);
-            program.to_string()
+            program
         };
-        // More work than fits into the time.
-        let grid = with(&|p| p["dispatches"][0]["groups"] = json!([65535, 65535, 65535]));
-        assert_eq!(code(&lab, "gpu:run", &grid).await, Code::GpuLimit);
-        let many = with(&|p| p["buffers"] = vec![json!({"size": 8 << 20}); 9].into());
-        assert_eq!(code(&lab, "gpu:run", &many).await, Code::GpuLimit);
-        let pipelines = with(&|p| {
-            p["shaders"] = (0..1000)
-                .map(|at| shader(&format!("out[id.x] = {at}u;")))
-                .collect();
-        });
-        assert_eq!(code(&lab, "gpu:run", &pipelines).await, Code::GpuLimit);
-        type Change<'a> = &'a dyn Fn(&mut Value);
-        let invalid: [(Change<'_>, &str); 9] = [
+        let costly: [(Change<'_>, &str); 4] = [
+            (
+                &|p| p["dispatches"][0]["groups"] = json!([65535, 65535, 65535]),
+                "more work than fits into the time",
+            ),
+            (
+                &|p| p["buffers"] = vec![json!({"size": 8 << 20}); 9].into(),
+                "many buffers",
+            ),
+            // Larger than any quota: the quota comes first.
+            (
+                &|p| p["buffers"][1] = json!({"size": u64::MAX}),
+                "a buffer of all bytes",
+            ),
+            (
+                &|p| {
+                    let one = |at| shader(&format!("out[id.x] = {at}u;"));
+                    p["shaders"] = (0..1000).map(one).collect();
+                },
+                "a thousand pipelines",
+            ),
+        ];
+        for (change, what) in costly {
+            over_limit(&lab, &with(change), what).await;
+        }
+        let words = vec![0; 64];
+        let invalid: [(Change<'_>, &str); 13] = [
             (&|p| p["buffers"][1] = json!({"size": 1}), "multiple of 4"),
+            (
+                &|p| p["buffers"][1] = json!({"size": 256, "words": [1], "at": 256}),
+                "inside",
+            ),
+            (
+                &|p| p["buffers"][1] = json!({"size": 256, "words": [1], "at": u64::MAX - 3}),
+                "inside",
+            ),
             (
                 &|p| p["dispatches"][0]["groups"] = json!([0, 1, 1]),
                 "workgroups",
@@ -255,26 +285,154 @@ fn what_is_asked_of_the_gpu_is_bounded() {
                 "read and written",
             ),
             (
-                &|p| p["buffers"][1] = json!({"words": vec![0; 64], "keep": true}),
-                "kept",
+                &|p| p["buffers"][1] = json!({"words": words, "keep": true}),
+                "would write a kept buffer",
+            ),
+            (
+                &|p| p["buffers"][0] = json!({"words": words, "keep": true, "rewrite": true}),
+                "never written again",
             ),
             (&|p| p["read"] = json!([[1, 252, 8]]), "inside"),
             (&|p| p["read"] = json!([[1, u64::MAX - 3, 4]]), "inside"),
+            (&|p| p["read"] = json!([[1, 0, u64::MAX]]), "the most is"),
         ];
         for (change, why) in invalid {
-            let failure = failure(&lab, "gpu:run", &with(change)).await;
-            assert_eq!(
-                failure.code,
-                Code::WorkerFailed,
-                "{why}: {}",
-                failure.message
-            );
-            assert!(failure.message.contains(why), "{why}: {}", failure.message);
+            refused(&lab, &with(change), why).await;
         }
-        // Larger than any quota: the quota comes first.
-        let huge = with(&|p| p["buffers"][1] = json!({"size": u64::MAX}));
-        assert_eq!(code(&lab, "gpu:run", &huge).await, Code::GpuLimit);
+    });
+}
+
+/// What is let go of may be had again, though the GPU may still be busy with it.
+#[test]
+fn what_a_guest_drops_it_may_have_again() {
+    run(async {
+        let Some(lab) = lab().await else { return };
+        let program = json!({"buffers": [{"size": 60 << 20, "words": [1]}], "again": 50});
+        let answer = done(&lab, "gpu:run", &program.to_string()).await;
+        assert_eq!(answer["memory_left"], json!(64 << 20));
         still_right(&lab).await;
+    });
+}
+
+#[test]
+fn what_is_kept_is_its_workers_alone() {
+    run(async {
+        let adapters = Adapter::find();
+        let Some(adapter) = adapters.first() else {
+            return;
+        };
+        let budget = Arc::new(Budget::new(1 << 20));
+        let held = || budget.hold(4).expect("there is room");
+        let bytes = vec![1, 2, 3, 4];
+        let hash: [u8; 32] = Sha256::digest(&bytes).into();
+        let seats = [(); 2].map(|()| Seat::new(adapter.clone(), 1 << 20));
+        for seat in &seats {
+            let device = seat.device().await.expect("it opens");
+            assert!(device.kept(&hash).is_none());
+            let paid = Account::new(4).take(4).await.expect("there is room");
+            let kept = device.keep(bytes.clone(), paid, held()).await;
+            kept.expect("there is room");
+            assert!(device.kept(&hash).is_some());
+        }
+    });
+}
+
+/// A software GPU's memory is the host's: also what is kept between invocations.
+#[test]
+fn what_a_software_gpu_keeps_is_in_the_hosts_budget() {
+    run(async {
+        if !Adapter::find()
+            .first()
+            .is_some_and(|at| at.found.is_software())
+        {
+            return;
+        }
+        let engine = ENGINE.clone().on(Machine {
+            gpus: None,
+            ..machine(2048)
+        });
+        let snapshot = Snapshot::load(&engine, &config(""), vec![guest("gpu-lab")]).await;
+        let lab = Router::new(Registry::new(snapshot));
+        let keep = json!({"buffers": [{"size": 32 << 20, "zeroes": true, "keep": true}]});
+        done(&lab, "gpu:run", &keep.to_string()).await;
+        let began = Instant::now();
+        // What was on its way has arrived.
+        while engine.budget().used() != 32 << 20 {
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "{}",
+                engine.budget().used()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        drop(lab);
+        while engine.budget().used() > 0 {
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "{}",
+                engine.budget().used()
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+/// As after a reset of the driver: who waits for it, or for a turn on it, does not wait for its deadline.
+#[test]
+fn a_lost_gpu_ends_those_who_use_it_and_the_next_call_has_another() {
+    run(async {
+        // Time enough for more work than there will be.
+        let toml = "[workers.gpu-lab]\nwall_ms = 300000";
+        let Some(lab) = lab_with(toml).await else {
+            return;
+        };
+        still_right(&lab).await;
+        let mut long = program(
+            "for (var i = 0u; i < 64000u; i++) { out[me] += input[i % 64u]; }",
+            64_001,
+        );
+        long["dispatches"][0]["groups"] = json!([16, 1, 1]);
+        long["buffers"][1] = json!({"size": 4 << 10});
+        long["again"] = json!(1000);
+        let calls: Vec<_> = (0..6)
+            .map(|_| {
+                let (lab, long) = (lab.clone(), long.to_string());
+                tokio::spawn(async move { code(&lab, "gpu:run", &long).await })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let snapshot = lab.registry().snapshot();
+        let seat = snapshot.workers()[0].seat().expect("it has a GPU");
+        let device = seat.device().await.expect("it is open");
+        let began = Instant::now();
+        device.lose();
+        for call in calls {
+            assert_eq!(call.await.expect("no panic"), Code::Unavailable);
+        }
+        let waited = began.elapsed();
+        assert!(waited < Duration::from_secs(5), "{waited:?}");
+        still_right(&lab).await;
+        let next = seat.device().await.expect("it is open");
+        assert!(device.is_lost() && !next.is_lost());
+    });
+}
+
+#[cfg(not(feature = "gpu"))]
+#[test]
+fn a_build_without_the_feature_says_so_to_who_asks_for_a_gpu() {
+    run(async {
+        let engine = ENGINE.clone().on(Machine {
+            gpus: None,
+            ..machine(2048)
+        });
+        for engine in [engine, ENGINE.clone()] {
+            let snapshot = Snapshot::load(&engine, &config(""), vec![guest("gpu-lab")]).await;
+            let reasons = snapshot.refused()[0].reasons.join(" ");
+            assert!(
+                reasons.contains("built without the feature gpu"),
+                "{reasons}"
+            );
+        }
     });
 }
 

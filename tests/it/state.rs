@@ -397,7 +397,8 @@ impl Drop for Serving {
     }
 }
 
-fn served() -> TempDir {
+/// A directory that serves `guests/stateful`.
+pub fn served() -> TempDir {
     let dir = dir();
     std::fs::copy(guest("stateful"), dir.path().join("stateful.wasm")).expect("a copy");
     std::fs::write(dir.path().join("crank.toml"), GRANT).expect("a file");

@@ -31,6 +31,18 @@ use tracing_subscriber::EnvFilter;
 /// Invocations that may live at once: more than the tests need, little address space.
 pub const INSTANCES: u32 = 64;
 
+/// The names that document-conversion offers.
+pub const CONVERSIONS: [&str; 8] = [
+    "csv_to_json",
+    "docx_to_text",
+    "email_to_text",
+    "html_to_markdown",
+    "html_to_text",
+    "markdown_to_html",
+    "pdf_to_text",
+    "text_to_stream",
+];
+
 /// The runtime of all tests, so that a test knows which threads are there.
 static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     tokio::runtime::Builder::new_multi_thread()
@@ -58,7 +70,7 @@ static LOG: LazyLock<Arc<Mutex<Vec<u8>>>> = LazyLock::new(|| {
     let lines = Arc::new(Mutex::new(Vec::new()));
     let writer = Lines(lines.clone());
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new("crank=debug,worker=trace"))
+        .with_env_filter(EnvFilter::new("crank=debug,worker=trace,audit=info"))
         .with_ansi(false)
         .with_writer(move || writer.clone())
         .init();
@@ -197,22 +209,12 @@ pub async fn router(files: Vec<PathBuf>, toml: &str) -> Arc<Router> {
 pub fn call(capability: &str, input: &str) -> Call {
     static CALLS: AtomicU64 = AtomicU64::new(0);
     let (verb, name) = capability.split_once(':').expect("verb:name");
-    Call {
-        request_id: format!("test-{}", CALLS.fetch_add(1, Relaxed)),
-        verb: verb.to_owned(),
-        name: Some(name.to_owned()),
-        version: None,
-        input: Payload {
-            media_type: "application/json".to_owned(),
-            body: input.to_owned().into(),
-        },
-        parameters: Vec::new(),
-        caller: None,
-        timeout: None,
-        traceparent: None,
-        events: None,
-        chain: None,
-    }
+    let input = Payload {
+        media_type: "application/json".to_owned(),
+        body: input.to_owned().into(),
+    };
+    let id = format!("test-{}", CALLS.fetch_add(1, Relaxed));
+    Call::new(id, verb.to_owned(), Some(name.to_owned()), input)
 }
 
 /// Calls `verb:name` with a JSON input.
@@ -290,6 +292,12 @@ impl Host {
     /// The URL of a path: `/healthz`.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
+    }
+
+    /// What comes back from a path.
+    pub async fn get(&self, path: &str) -> reqwest::Response {
+        let sent = self.client.get(self.url(path)).send().await;
+        sent.expect("it answers")
     }
 
     /// Sends bytes as they are and reads until the host closes the connection.

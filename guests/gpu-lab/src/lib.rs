@@ -39,12 +39,21 @@ struct Memory {
     /// What it starts with; its size, if none is given.
     #[serde(default)]
     words: Vec<u32>,
+    /// Whether it starts with as many zeroes as it has bytes, handed over like words.
+    #[serde(default)]
+    zeroes: bool,
     /// Where the words go, in bytes.
     #[serde(default)]
     at: u64,
     /// Whether it is kept.
     #[serde(default)]
     keep: bool,
+    /// The SHA-256 by which it may be found, if it was kept before.
+    #[serde(default)]
+    sha256: Vec<u8>,
+    /// Whether what it starts with is written once more.
+    #[serde(default)]
+    rewrite: bool,
 }
 
 /// A dispatch.
@@ -137,21 +146,28 @@ fn once(program: &Program) -> Result<Vec<Vec<u32>>, Failure> {
 }
 
 fn buffer(memory: &Memory) -> Result<Buffer, Failure> {
-    let bytes: Vec<u8> = memory
-        .words
-        .iter()
-        .flat_map(|word| word.to_le_bytes())
-        .collect();
-    if memory.keep {
-        return Ok(Buffer::keep(&bytes)?);
+    if let Some(kept) = Buffer::kept(&memory.sha256) {
+        return Ok(kept);
     }
-    let size = if memory.size > 0 {
-        memory.size
+    let words = memory.words.iter();
+    let mut bytes: Vec<u8> = words.flat_map(|word| word.to_le_bytes()).collect();
+    if memory.zeroes {
+        bytes.resize(memory.size as usize, 0);
+    }
+    let buffer = if memory.keep {
+        Buffer::keep(&bytes)?
     } else {
-        bytes.len() as u64
+        let size = match memory.size {
+            0 => bytes.len() as u64,
+            size => size,
+        };
+        let buffer = Buffer::create(size)?;
+        if !bytes.is_empty() {
+            buffer.write(memory.at, &bytes)?;
+        }
+        buffer
     };
-    let buffer = Buffer::create(size)?;
-    if !bytes.is_empty() {
+    if memory.rewrite {
         buffer.write(memory.at, &bytes)?;
     }
     Ok(buffer)

@@ -1,37 +1,41 @@
 //! The worker that names what an image shows: `classify:image_objects`.
 //!
-//! What it declares is complete, so that it is placed as it will be: a host without the GPU that it
-//! asks for refuses it. The host's interface to a GPU is not there yet, nor is its inference; where an
-//! operator relaxes the placement, a call says so.
+//! An image is decoded and cut to the network's size here, in the sandbox; the network runs on the GPU.
+//! `docs/image-classifier.md` says which images, which networks, and how to bring one.
+
+mod models;
+mod picture;
 
 use std::time::Duration;
 
 use crank_worker::{Bytes, Capability, Constraints, Failure, Slo, Worker};
+use gpu_kernels::{Broken, Model};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+/// How long until an operator may have repaired a model.
+const REPAIRED: Duration = Duration::from_secs(3600);
 
 /// An image, and how much is to be said about it.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Input {
     /// PNG, JPEG or WebP.
-    #[allow(dead_code, reason = "read by the inference, which is not there yet")]
     image: Bytes,
     /// How many labels are wanted, the likeliest first; 5 if it is left out.
-    #[allow(dead_code, reason = "read by the inference, which is not there yet")]
     #[schemars(range(min = 1, max = 100))]
     top_k: Option<usize>,
 }
 
 /// What the image shows.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
 struct Output {
     /// The likeliest first.
     labels: Vec<Label>,
 }
 
 /// Something that the image may show.
-#[derive(Serialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, JsonSchema)]
 struct Label {
     /// What it is.
     label: String,
@@ -40,12 +44,45 @@ struct Label {
     confidence: f64,
 }
 
-fn classify(_: Input) -> Result<Output, Failure> {
-    Err(Failure::unavailable(
-        Duration::from_secs(3600),
-        "this host offers no inference on a GPU yet; leave the worker's placement as it is declared",
-    )
-    .code("no-inference"))
+fn classify(input: Input) -> Result<Output, Failure> {
+    let file = models::file()?;
+    let broken = |Broken(why)| unusable(file.name, &why);
+    let model = Model::read(&file.bytes).map_err(broken)?;
+    if !model.is_classifier {
+        return Err(unusable(file.name, "its last layer is no softmax"));
+    }
+    let picture = picture::decode(&input.image)?;
+    let values = picture::values(picture, &model.input);
+    let confidences = model.run(&values, file.sha256)?;
+    if confidences.iter().any(|confidence| !confidence.is_finite()) {
+        return Err(unusable(file.name, "what it answers are no numbers"));
+    }
+    Ok(likeliest(
+        model.labels,
+        &confidences,
+        input.top_k.unwrap_or(5),
+    ))
+}
+
+/// The labels with the highest confidences.
+fn likeliest(labels: Vec<String>, confidences: &[f32], count: usize) -> Output {
+    let mut labels: Vec<Label> = labels
+        .into_iter()
+        .zip(confidences)
+        .map(|(label, &confidence)| Label {
+            label,
+            // A sum of quotients may be a little more than 1.
+            confidence: f64::from(confidence).clamp(0.0, 1.0),
+        })
+        .collect();
+    labels.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+    labels.truncate(count);
+    Output { labels }
+}
+
+fn unusable(name: &str, why: &str) -> Failure {
+    Failure::unavailable(REPAIRED, format!("the model {name} cannot be used: {why}"))
+        .code("broken-model")
 }
 
 fn image_classifier() -> Worker {
@@ -61,6 +98,8 @@ fn image_classifier() -> Worker {
                 gpu_count: Some(1),
                 gpu_memory_mb: Some(8192),
                 gpu_type: Some("nvidia"),
+                // For a model of the operator's.
+                model_storage_mb: Some(256),
                 ..Constraints::default()
             })
             .slo(Slo {
@@ -70,6 +109,11 @@ fn image_classifier() -> Worker {
                 availability_pct: Some(99.5),
                 error_budget_pct: Some(0.5),
             })
+            .required_capabilities(&[
+                "crank:gpu/compute",
+                "wasi:filesystem/types",
+                "wasi:filesystem/preopens",
+            ])
             // A GPU is dear: a hundred times what a call of hello_world costs, and served first.
             .cost_tokens(10.0)
             .slo_bid(5.0)
@@ -82,20 +126,22 @@ crank_worker::worker!(image_classifier);
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crank_worker::{FailureKind, Payload, Request};
 
     #[test]
-    fn a_call_says_that_there_is_no_inference() {
-        let request = Request {
-            capability: "classify:image_objects".into(),
-            ..Request::default()
+    fn the_default_model_is_a_classifier() {
+        let file = models::file().expect("it is embedded");
+        let model = Model::read(&file.bytes).expect("it is whole");
+        assert!(model.is_classifier);
+    }
+
+    #[test]
+    fn the_likeliest_come_first() {
+        let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let output = likeliest(labels, &[0.2, 0.5, 0.3], 2);
+        let label = |label: &str, confidence| Label {
+            label: label.to_owned(),
+            confidence: f64::from(confidence),
         };
-        let input = Payload {
-            media_type: "image/png".into(),
-            body: b"\x89PNG".into(),
-        };
-        let failure = image_classifier().handle(&request, input).unwrap_err();
-        assert_eq!(failure.kind, FailureKind::Unavailable);
-        assert_eq!(failure.code.as_deref(), Some("no-inference"));
+        assert_eq!(output.labels, [label("b", 0.5_f32), label("c", 0.3_f32)]);
     }
 }

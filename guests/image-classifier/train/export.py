@@ -48,7 +48,7 @@ def exported(network):
         tensors[names["bias"]] = bias.detach().float().contiguous()
         layers.append({"op": op, **names, **out})
     layers.append({"op": "softmax"})
-    input = {"width": SIDE, "height": SIDE, "mean": MEAN, "std": STD}
+    input = {"width": SIDE, "height": SIDE, "mean": MEAN, "std": STD, "fit": "stretch"}
     return {"input": input, "layers": layers}, tensors
 
 

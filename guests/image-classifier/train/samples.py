@@ -7,6 +7,7 @@ from styles import HELD_OUT, draw, seeded
 
 SEED = 7
 SAMPLES = [
+    ("house.png", "sticker", "house", {}),
     ("sailboat.png", "sticker", "sailboat", {}),
     ("umbrella.jpg", "ballpoint on squared paper", "umbrella", {"quality": 85}),
     ("mushroom.webp", "watercolour", "mushroom", {"quality": 85}),

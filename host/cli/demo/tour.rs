@@ -10,7 +10,9 @@ use hyper::Request;
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::gpu;
 use crate::cli::Ended;
+use crate::gpu::Found;
 use crate::registry::Snapshot;
 
 /// How much of an answer is shown, in characters.
@@ -57,6 +59,17 @@ const STOPS: &[Stop] = &[
     ),
     Stop::json("retrieve:zettel", r#"{"tag": "light"}"#),
     Stop::json("analyze:zettel_links", "{}"),
+    Stop::file("classify:image_objects", "image/png", "images/house.png"),
+    Stop::file(
+        "classify:image_objects",
+        "image/jpeg",
+        "images/umbrella.jpg",
+    ),
+    Stop::file(
+        "classify:image_objects",
+        "image/webp",
+        "images/mushroom.webp",
+    ),
 ];
 
 /// One call.
@@ -91,6 +104,7 @@ pub(super) async fn walk(
     address: SocketAddr,
     root: &Path,
     snapshot: &Snapshot,
+    gpu: Option<&Found>,
 ) -> Result<(), Ended> {
     let mut made = Vec::new();
     for stop in STOPS {
@@ -106,7 +120,7 @@ pub(super) async fn walk(
         made.push(Made {
             worker: worker.id().to_string(),
             capability: stop.capability,
-            ended: stop.call(address, root).await?,
+            ended: stop.call(address, root, gpu).await?,
         });
     }
     summary(snapshot, &made);
@@ -166,6 +180,7 @@ impl Stop {
         &self,
         address: SocketAddr,
         root: &Path,
+        gpu: Option<&Found>,
     ) -> Result<Result<Duration, String>, Ended> {
         let path = format!("/invoke/{}", self.capability.replace(':', "/"));
         let (body, data) = match self.input {
@@ -190,6 +205,10 @@ impl Stop {
         let text = String::from_utf8_lossy(&answer);
         println!("{}", excerpt(&text));
         println!("  {status} in {:.2} ms; sandbox: {timing}", ms(took));
+        let seen = gpu.filter(|_| self.capability == "classify:image_objects");
+        if let Some(line) = seen.and_then(|gpu| gpu::line(&answer, &timing, gpu)) {
+            println!("  {line}");
+        }
         Ok(if status.is_success() {
             Ok(took)
         } else {

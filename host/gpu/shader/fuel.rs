@@ -9,7 +9,7 @@ use naga::{
     StructMember, Type, TypeInner,
 };
 
-use super::uniform::{LoopId, Loops};
+use super::uniform::Loops;
 
 /// The bind group of the meter's buffer: how much fuel there is, then whether any thread ran out.
 pub const METER_GROUP: u32 = 1;
@@ -22,7 +22,6 @@ struct Meter {
     /// Fuel for loops that a whole workgroup goes through in step: all threads have the same left, and
     /// leave at the same turn, so that barriers in and after them stay sound.
     shared: Handle<GlobalVariable>,
-    u32: Handle<Type>,
 }
 
 /// Gives fuel to every loop, and returns how many counters that took: none, if there is no loop.
@@ -42,8 +41,8 @@ pub fn meter(module: &mut Module, loops: &Loops) -> Result<u64, String> {
         .ok_or("has no entry point")?;
     metered(&mut entry.function, None, &meter, loops);
     meter.fill(&mut entry.function);
-    let is_shared = |uniform: usize| uniform > 0;
-    Ok(u64::from(is_shared(loops.uniform.len())) + u64::from(all > loops.uniform.len()))
+    let shared = loops.len();
+    Ok(u64::from(shared > 0) + u64::from(all > shared))
 }
 
 fn count(function: &Function) -> usize {
@@ -107,7 +106,6 @@ impl Meter {
             buffer: global("crank_meter", storage, Some(binding), ty),
             own: global("crank_fuel", AddressSpace::Private, None, u32),
             shared: global("crank_shared_fuel", AddressSpace::Private, None, u32),
-            u32,
         }
     }
 
@@ -134,7 +132,6 @@ impl Meter {
 
     /// At the start of a turn: one less, or out.
     fn turn(&self, function: &mut Function, counter: Handle<GlobalVariable>) -> Block {
-        let _ = self.u32;
         let mut out = Code::new(function);
         let buffer = out.add(Expression::GlobalVariable(self.buffer));
         let spent = out.emit(Expression::AccessIndex {
@@ -222,7 +219,7 @@ fn metered(
         &mut body,
         function,
         &mut number,
-        &|at| match loops.uniform.contains(&(handle, at) as &LoopId) {
+        &|at| match loops.contains(&(handle, at)) {
             true => meter.shared,
             false => meter.own,
         },

@@ -13,7 +13,7 @@ fn shader(body: &str) -> String {
 }
 
 fn compile(body: &str) -> Result<Shader, String> {
-    Shader::compile(&shader(body), "main")
+    Shader::compile(&shader(body), "main", true)
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn what_is_too_large_is_refused_and_says_why() {
         ("@group(3) @binding(0) var<storage, read_write> o: array<u32>; @compute @workgroup_size(1) fn main() { o[0] = 1u; }".to_owned(), "group 0"),
         ("fn {".to_owned(), "expected"),
     ] {
-        let error = Shader::compile(&text, "main").expect_err(why);
+        let error = Shader::compile(&text, "main", true).expect_err(why);
         assert!(error.contains(why), "{why}: {error}");
     }
 }

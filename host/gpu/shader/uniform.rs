@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 
-use naga::valid::ModuleInfo;
 use naga::{
     AddressSpace, Binding, Block, BuiltIn, Expression, Function, Handle, LocalVariable, Module,
     Statement, StorageAccess,
@@ -16,22 +15,19 @@ use naga::{
 use super::walk;
 
 /// A loop: its function, `None` for the entry point, and its number there in the order of the text.
-pub type LoopId = (Option<Handle<Function>>, usize);
+type LoopId = (Option<Handle<Function>>, usize);
 
-/// What the meter has to know.
-pub struct Loops {
-    /// Loops that all threads of a workgroup go through in step.
-    pub uniform: BTreeSet<LoopId>,
-}
+/// Loops that all threads of a workgroup go through in step.
+pub type Loops = BTreeSet<LoopId>;
 
 /// Finds the loops that are uniform.
 ///
 /// # Errors
 ///
 /// A barrier that not all threads of a workgroup are sure to reach.
-pub fn check(module: &Module, _info: &ModuleInfo) -> Result<Loops, String> {
+pub fn check(module: &Module) -> Result<Loops, String> {
     let mut waits = BTreeSet::new();
-    let mut uniform = BTreeSet::new();
+    let mut uniform = Loops::new();
     for (handle, function) in module.functions.iter() {
         if has_barrier(function, &waits) {
             waits.insert(handle);
@@ -62,7 +58,7 @@ pub fn check(module: &Module, _info: &ModuleInfo) -> Result<Loops, String> {
             uniform.extend(loops.map(|at| (handle, at)));
         }
     }
-    Ok(Loops { uniform })
+    Ok(uniform)
 }
 
 fn is_barrier(statement: &Statement, waits: &BTreeSet<Handle<Function>>) -> bool {

@@ -57,6 +57,38 @@ impl Wat {
         }
     }
 
+    /// Answers with a text, then the input, then a bracket, after what `handle` does.
+    pub fn answer_with(&mut self, prefix: &str) {
+        // Beyond what a declaration takes, within the first page.
+        self.items.push_str(&format!(
+            r#"(data (i32.const 60000) "application/json") (data (i32.const 60100) "{prefix}]")"#
+        ));
+        let length = prefix.len();
+        let before = std::mem::take(&mut self.handle);
+        // The body of the request lies at parameter 6, its length is parameter 7. An answer is a result:
+        // its tag, then the media type and the body, each an address and a length.
+        self.handle = format!(
+            "(local $answer i32) (local $body i32)
+            {before}
+            (local.set $body (call $realloc (i32.const 0) (i32.const 0) (i32.const 1)
+                (i32.add (local.get 7) (i32.const {}))))
+            (memory.copy (local.get $body) (i32.const 60100) (i32.const {length}))
+            (memory.copy (i32.add (local.get $body) (i32.const {length}))
+                (local.get 6) (local.get 7))
+            (memory.copy (i32.add (local.get $body) (i32.add (i32.const {length}) (local.get 7)))
+                (i32.const {}) (i32.const 1))
+            (local.set $answer (call $realloc (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 64)))
+            (i32.store offset=4 (local.get $answer) (i32.const 60000))
+            (i32.store offset=8 (local.get $answer) (i32.const 16))
+            (i32.store offset=12 (local.get $answer) (local.get $body))
+            (i32.store offset=16 (local.get $answer) (i32.add (local.get 7) (i32.const {})))
+            (return (local.get $answer))",
+            length + 1,
+            60100 + length,
+            length + 1,
+        );
+    }
+
     /// The component's bytes.
     pub fn build(&self) -> Vec<u8> {
         let mut resolve = Resolve::default();

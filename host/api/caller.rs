@@ -1,0 +1,106 @@
+//! Who sent a request: looked at before any route, once.
+//!
+//! Source of the challenges: RFC 6750, section 3.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use axum::http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, WWW_AUTHENTICATE,
+};
+use axum::http::{Extensions, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
+
+use super::Settings;
+use super::problem::Refusal;
+use crate::auth::{Auth, Peer, Unknown};
+use crate::error::{Code, Failure};
+use crate::identity::Caller;
+
+/// What a request without credentials is told, one with some that do not hold, and one with several.
+const MISSING: &str = "Bearer realm=\"crank\"";
+const INVALID: &str =
+    "Bearer realm=\"crank\", error=\"invalid_token\", error_description=\"it does not hold here\"";
+const SEVERAL: &str = "Bearer realm=\"crank\", error=\"invalid_request\", error_description=\"authorization stands twice\"";
+
+/// How callers prove who they are, and what is open without.
+pub(super) struct Credentials {
+    auth: Option<Arc<Auth>>,
+    open_metrics: bool,
+}
+
+impl Credentials {
+    pub fn new(settings: &Settings) -> Self {
+        Self {
+            auth: settings.auth.clone(),
+            open_metrics: settings.open_metrics,
+        }
+    }
+
+    /// What proves who calls, where callers must.
+    pub fn auth(&self) -> Option<&Auth> {
+        self.auth.as_deref().filter(|auth| auth.is_required())
+    }
+
+    /// Who calls, for the handlers too; or the refusal. None: nobody needs to say.
+    pub fn admit(&self, request: &mut Request) -> Result<Option<Arc<Caller>>, Response> {
+        let Some(auth) = self.auth().filter(|_| !self.is_open(request)) else {
+            return Ok(None);
+        };
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
+        let mut given = request.headers().get_all(AUTHORIZATION).iter();
+        let authorization = given.next().map(HeaderValue::as_bytes);
+        if given.next().is_some() {
+            let message = "the header authorization stands twice; it may stand once";
+            let failure = Failure::new(Code::InvalidRequest, message);
+            return Err(refusal(failure, SEVERAL, false));
+        }
+        match auth.caller(peer.as_deref(), authorization) {
+            Ok(caller) => {
+                request.extensions_mut().insert(caller.clone());
+                Ok(Some(caller))
+            }
+            Err(Unknown::Missing) => {
+                let message = "who calls is not known; send authorization: Bearer TOKEN, or show a certificate";
+                let failure = Failure::new(Code::Unauthenticated, message);
+                Err(refusal(failure, MISSING, false))
+            }
+            Err(Unknown::Invalid(reason)) => {
+                let failure =
+                    Failure::new(Code::Unauthenticated, "the credentials do not hold here");
+                // A connection whose certificate no longer holds ends: the next handshake says so too.
+                Err(refusal(failure.with_cause(reason), INVALID, peer.is_some()))
+            }
+        }
+    }
+
+    /// Probes have no credentials, and learn nothing. Nor has what a browser asks before it sends them.
+    fn is_open(&self, request: &Request) -> bool {
+        match request.uri().path() {
+            "/healthz" | "/readyz" => true,
+            "/metrics" => self.open_metrics,
+            _ => {
+                request.method() == Method::OPTIONS
+                    && request
+                        .headers()
+                        .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+            }
+        }
+    }
+}
+
+/// The id of who sent a request, where the host asks for it.
+pub(super) fn id(extensions: &Extensions) -> Option<String> {
+    let caller = extensions.get::<Arc<Caller>>()?;
+    Some(caller.id.to_string())
+}
+
+fn refusal(failure: Failure, challenge: &'static str, ends: bool) -> Response {
+    let mut response = Refusal(failure).into_response();
+    let headers = response.headers_mut();
+    headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+    if ends {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}

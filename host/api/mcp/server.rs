@@ -1,0 +1,192 @@
+//! What a client of the protocol can ask for.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::sync::{Arc, OnceLock};
+
+use rmcp::model::{
+    CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult,
+    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
+    ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, SubscriptionFilter,
+    Tool,
+};
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
+use rmcp::{ErrorData, RoleServer, ServerHandler};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{call, document, tool};
+use crate::router::Router;
+
+const INSTRUCTIONS: &str = "Each tool is a capability that a sandboxed WebAssembly worker offers. A failure's \
+    structured content has a stable code; retry only where it has retry_after, in seconds. The resources \
+    crank://capabilities/{verb}/{name} document each capability: schemas, examples, limits.";
+
+/// One client's side of the host: of a session where there is one, else of one request.
+pub(in crate::api) struct Server {
+    pub(super) router: Arc<Router>,
+    /// Who calls, where no request says it.
+    local: Option<Arc<str>>,
+    stopping: watch::Receiver<()>,
+    /// Tells the client of a session that the tools have changed.
+    watching: OnceLock<AbortOnDropHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn new(router: Arc<Router>, stopping: watch::Receiver<()>) -> Self {
+        Self {
+            router,
+            local: None,
+            stopping,
+            watching: OnceLock::new(),
+        }
+    }
+
+    /// The same for one client, who has this id.
+    pub(super) fn of(self, local: Option<Arc<str>>) -> Self {
+        Self { local, ..self }
+    }
+}
+
+impl ServerHandler for Server {
+    fn get_info(&self) -> ServerConfig {
+        let capabilities = ServerCapabilities::builder()
+            .enable_tools()
+            .enable_tool_list_changed()
+            .enable_resources()
+            .enable_resources_list_changed()
+            .build();
+        ServerConfig::new(capabilities)
+            .with_server_info(Implementation::new("crank", env!("CARGO_PKG_VERSION")))
+            .with_instructions(INSTRUCTIONS)
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        let tools = tool::all(&self.router.registry().snapshot());
+        Ok(ListToolsResult::with_all_items(tools))
+    }
+
+    fn get_tool(&self, name: &str) -> Option<Tool> {
+        let snapshot = self.router.registry().snapshot();
+        tool::find(&snapshot, name).map(tool::describe)
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        call::call(&self.router, self.local.as_deref(), request, context).await
+    }
+
+    async fn list_resources(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourcesResult, ErrorData> {
+        let documents = document::all(&self.router.registry().snapshot());
+        Ok(ListResourcesResult::with_all_items(documents))
+    }
+
+    async fn list_resource_templates(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListResourceTemplatesResult, ErrorData> {
+        let template = document::template();
+        Ok(ListResourceTemplatesResult::with_all_items(vec![template]))
+    }
+
+    async fn read_resource(
+        &self,
+        request: ReadResourceRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ReadResourceResponse, ErrorData> {
+        let contents = document::read(&self.router.registry().snapshot(), &request.uri)?;
+        Ok(ReadResourceResult::new(vec![contents]).into())
+    }
+
+    async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let (router, peer) = (self.router.clone(), context.peer);
+        let mut seen = Seen::now(&router);
+        let watch = async move {
+            while !peer.is_transport_closed() {
+                seen.change(&router).await;
+                // A client that cannot be told now asks again when it needs to.
+                let _ = peer.notify_tool_list_changed().await;
+                let _ = peer.notify_resource_list_changed().await;
+            }
+        };
+        // A client that says it twice is watched for once.
+        self.watching
+            .get_or_init(|| AbortOnDropHandle::new(tokio::spawn(watch)));
+    }
+
+    fn accepted_subscription_filter(&self, _: &SubscriptionFilter) -> Option<SubscriptionFilter> {
+        let offered = SubscriptionFilter::builder();
+        Some(
+            offered
+                .tools_list_changed()
+                .resources_list_changed()
+                .build(),
+        )
+    }
+
+    async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
+        let mut stopping = self.stopping.clone();
+        let sink = subscription.sink();
+        let watch = async {
+            let mut seen = Seen::now(&self.router);
+            loop {
+                seen.change(&self.router).await;
+                // What the client did not ask for is an error here.
+                let _ = sink.notify_tool_list_changed().await;
+                let _ = sink.notify_resource_list_changed().await;
+            }
+        };
+        tokio::select! {
+            () = watch => {}
+            () = subscription.cancelled() => {}
+            _ = stopping.changed() => {}
+        }
+        Ok(())
+    }
+}
+
+/// The list of tools that a client knows.
+struct Seen {
+    changes: watch::Receiver<()>,
+    print: u64,
+}
+
+impl Seen {
+    fn now(router: &Router) -> Self {
+        Self {
+            changes: router.registry().changes(),
+            print: print(router),
+        }
+    }
+
+    /// Resolves once the list is another. Most changes of the registry are none of the list.
+    async fn change(&mut self, router: &Router) {
+        while self.changes.changed().await.is_ok() {
+            let print = print(router);
+            if std::mem::replace(&mut self.print, print) != print {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Stands for the list of tools in as little room as many clients' lists should take.
+fn print(router: &Router) -> u64 {
+    let tools = tool::all(&router.registry().snapshot());
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&serde_json::to_vec(&tools).unwrap_or_default());
+    hasher.finish()
+}

@@ -1,0 +1,141 @@
+//! `POST /register` and `DELETE /register/{worker_id}`: where remote workers are.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, ORIGIN};
+use axum::{Extension, Json};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::{Value, json};
+
+use super::problem::Refusal;
+use super::routes::{Shared, bad_path, linger};
+use crate::capability::{MediaType, WorkerId};
+use crate::error::{Code, Failure, Fault};
+use crate::identity::Caller as Identified;
+use crate::remote::{Caller, Registration, may_register};
+
+/// Longest registration, in bytes: two schemas of the most that a schema may have, and the rest.
+const MAX_BYTES: usize = 256 << 10;
+
+pub(super) async fn register(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Json<Value>, Refusal> {
+    let (parts, body) = request.into_parts();
+    if let Err(failure) = refuse_pages(&parts.headers).and_then(|()| is_json(&parts.headers)) {
+        linger(body);
+        return Err(failure.into());
+    }
+    let body = read(body, &shared).await?;
+    let registration: Registration = serde_json::from_slice(&body).map_err(|error| {
+        let message = format!("the body is no registration: {error}");
+        Failure::new(Code::InvalidRequest, message)
+    })?;
+    let caller = parts.extensions.get::<Arc<Identified>>();
+    may_register(asks(&shared, caller), &worker_id(&registration.worker_id)?)?;
+    let registry = shared.router.registry();
+    let registered = registry.register(registration).await?;
+    let capability = registered.capability();
+    tracing::info!(
+        target: "audit",
+        caller = caller.map(|caller| caller.id.as_str()),
+        worker = %capability.worker_id,
+        capability = capability.key(),
+        url = registered.endpoint().address().url(),
+        "registered"
+    );
+    let condition = registered.endpoint().condition();
+    Ok(Json(json!({
+        "status": "registered",
+        "worker_id": capability.worker_id,
+        "capability": capability.key(),
+        "version": capability.version.to_string(),
+        "ttl": registered.ttl(),
+        "kept": registered.is_kept,
+        "health": condition.health,
+        "reason": condition.reason,
+    })))
+}
+
+pub(super) async fn unregister(
+    State(shared): State<Arc<Shared>>,
+    path: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+    caller: Option<Extension<Arc<Identified>>>,
+) -> Result<Json<Value>, Refusal> {
+    refuse_pages(&headers)?;
+    let Path(text) = path.map_err(bad_path)?;
+    let worker_id = worker_id(&text)?;
+    let caller = caller.as_ref().map(|Extension(caller)| caller);
+    may_register(asks(&shared, caller), &worker_id)?;
+    let removed = shared.router.registry().unregister(&text).await?;
+    let caller = caller.map(|caller| caller.id.as_str());
+    tracing::info!(target: "audit", caller, worker = %worker_id, "unregistered");
+    Ok(Json(json!({
+        "status": "removed",
+        "worker_id": worker_id,
+        "capabilities": removed,
+    })))
+}
+
+/// Where callers say who they are, those may whom the operator lists, and being on this machine is no proof.
+fn asks(shared: &Shared, caller: Option<&Arc<Identified>>) -> Caller {
+    match (shared.credentials.auth(), caller) {
+        (None, _) => shared.callers,
+        (Some(auth), Some(caller)) if auth.may_register(caller) => Caller::Registrar,
+        (Some(_), _) => Caller::Foreign,
+    }
+}
+
+fn worker_id(text: &str) -> Result<WorkerId, Failure> {
+    WorkerId::parse(text).map_err(|error| {
+        let fault = Fault {
+            pointer: "/worker_id".to_owned(),
+            detail: error.to_string(),
+        };
+        let message = "the registration is not accepted";
+        Failure::new(Code::InvalidRequest, message).with_faults(vec![fault])
+    })
+}
+
+/// A web page, also one that may call capabilities, says nothing about where workers are.
+fn refuse_pages(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.contains_key(ORIGIN) {
+        true => Err(Failure::new(Code::Denied, "no web page registers workers")),
+        false => Ok(()),
+    }
+}
+
+fn is_json(headers: &HeaderMap) -> Result<(), Failure> {
+    let given = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    match given.map(MediaType::parse) {
+        Some(Ok(media_type)) if media_type.is_json() => Ok(()),
+        _ => Err(Failure::new(
+            Code::UnsupportedMediaType,
+            "a registration is application/json",
+        )),
+    }
+}
+
+async fn read(body: Body, shared: &Shared) -> Result<Bytes, Failure> {
+    let collected = Limited::new(body, MAX_BYTES).collect();
+    match tokio::time::timeout(shared.body_timeout, collected).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
+            Code::TooLarge,
+            format!("a registration has at most {MAX_BYTES} bytes"),
+        )),
+        Ok(Err(_)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
+        Err(_) => {
+            let message = format!("the body did not arrive within {:?}", shared.body_timeout);
+            Err(Failure::new(Code::RequestTimeout, message))
+        }
+    }
+}

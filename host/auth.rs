@@ -1,0 +1,172 @@
+//! Who calls: certificates, tokens, and the files that say whose they are.
+//!
+//! The files are followed while the host serves: what is taken out of one no longer opens anything. A file that
+//! cannot be read or understood leaves what held before, and the log says so. Which caller may do what must not
+//! enter this room, and HTTP only as the value of one header.
+
+mod jwt;
+mod leaf;
+mod local;
+mod svid;
+mod watched;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::Config;
+use crate::identity::{Caller, SpiffeId};
+
+use jwt::Jwts;
+use local::Tokens;
+pub use local::{fresh, line};
+pub use svid::Peer;
+use svid::Tls;
+use watched::Watched;
+
+/// How often the files are looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// Longest token, in bytes. Heads of requests have 16 KiB.
+const MAX_TOKEN: usize = 8 << 10;
+
+/// All that proves who calls.
+#[derive(Debug)]
+pub struct Auth {
+    tls: Option<Watched<Tls>>,
+    jwts: Option<Watched<Jwts>>,
+    tokens: Option<Watched<Tokens>>,
+    registrars: Vec<SpiffeId>,
+    takes_certificates: bool,
+}
+
+/// Why nobody knows who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// There are no credentials.
+    Missing,
+    /// There are some that do not hold. The reason is for the log alone: it would help whoever forges.
+    Invalid(String),
+}
+
+impl Auth {
+    /// Reads what the configuration names. None: callers need prove nothing, and the host speaks no TLS.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read or understood; the text is for the operator.
+    pub fn open(config: &Config) -> Result<Option<Arc<Self>>, String> {
+        let settings = &config.identity;
+        if settings.tls.is_none() && !settings.is_required() {
+            return Ok(None);
+        }
+        let tls = settings.tls.as_ref().map(|files| {
+            let optional = settings.takes_tokens();
+            svid::watch(files, &config.trust_domain, optional)
+        });
+        let jwts = settings
+            .jwks
+            .as_ref()
+            .map(|file| jwt::watch(file, settings.audience.clone(), &config.trust_domain));
+        let tokens = settings.tokens.as_ref();
+        let tokens = tokens.map(|file| local::watch(file, &config.trust_domain));
+        Ok(Some(Arc::new(Self {
+            tls: tls.transpose()?,
+            jwts: jwts.transpose()?,
+            tokens: tokens.transpose()?,
+            registrars: settings.registrars.clone(),
+            takes_certificates: settings.takes_certificates(),
+        })))
+    }
+
+    /// Looks at the files once. What has changed and can be read holds from now on.
+    pub fn look(&self) {
+        if let Some(tls) = &self.tls {
+            tls.look();
+        }
+        if let Some(jwts) = &self.jwts {
+            jwts.look();
+        }
+        if let Some(tokens) = &self.tokens {
+            tokens.look();
+        }
+    }
+
+    /// Looks at the files for as long as it is polled.
+    pub async fn follow(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let auth = self.clone();
+            // Only a panic is an error here, and that was printed.
+            let _ = tokio::task::spawn_blocking(move || auth.look()).await;
+        }
+    }
+
+    /// What a new connection is greeted with, where the host speaks TLS.
+    pub fn acceptor(&self) -> Option<TlsAcceptor> {
+        let tls = self.tls.as_ref()?.now();
+        Some(TlsAcceptor::from(tls.server.clone()))
+    }
+
+    /// Whether callers must prove who they are.
+    pub fn is_required(&self) -> bool {
+        self.takes_certificates || self.takes_tokens()
+    }
+
+    /// Whether this caller may say where remote workers are.
+    pub fn may_register(&self, caller: &Caller) -> bool {
+        self.registrars.contains(&caller.id)
+    }
+
+    /// Who calls: whom the token names where there is one, else the certificate's owner. Both must hold.
+    ///
+    /// # Errors
+    ///
+    /// Nobody knows.
+    pub fn caller(
+        &self,
+        peer: Option<&Peer>,
+        authorization: Option<&[u8]>,
+    ) -> Result<Arc<Caller>, Unknown> {
+        let certified = match (peer, &self.tls) {
+            (Some(peer), Some(tls)) => Some(peer.caller(&tls.now()).map_err(Unknown::Invalid)?),
+            _ => None,
+        };
+        match authorization {
+            Some(header) => self.bearer(header),
+            None => certified.ok_or(Unknown::Missing),
+        }
+    }
+
+    fn bearer(&self, header: &[u8]) -> Result<Arc<Caller>, Unknown> {
+        let invalid = |reason: &str| Unknown::Invalid(reason.to_owned());
+        let text = std::str::from_utf8(header).map_err(|_| invalid("authorization is no ascii"))?;
+        let token = match text.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+            _ => return Err(invalid("authorization has another scheme than Bearer")),
+        };
+        if token.len() > MAX_TOKEN {
+            return Err(invalid("the token is too long"));
+        }
+        let known = if local::is_local(token) {
+            let tokens = self.tokens.as_ref();
+            let tokens = tokens.ok_or_else(|| invalid("no local tokens are configured"))?;
+            tokens.now().caller(token)
+        } else {
+            let jwts = self.jwts.as_ref();
+            let jwts = jwts.ok_or_else(|| invalid("no JWT-SVIDs are configured"))?;
+            jwts.now().caller(token)
+        };
+        known.map_err(Unknown::Invalid)
+    }
+
+    fn takes_tokens(&self) -> bool {
+        self.jwts.is_some() || self.tokens.is_some()
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}

@@ -1,0 +1,107 @@
+//! What is read from files, and read again when they change.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+/// Longest file, in bytes.
+const MAX_FILE: u64 = 1 << 20;
+
+type Read<T> = Box<dyn Fn(&[Vec<u8>]) -> Result<T, String> + Send + Sync>;
+
+/// The last state of some files that could be understood.
+pub(super) struct Watched<T> {
+    files: Vec<PathBuf>,
+    read: Read<T>,
+    /// What the files held when they were last looked at, understood or not.
+    seen: Mutex<blake3::Hash>,
+    now: ArcSwap<T>,
+}
+
+impl<T> Watched<T> {
+    /// Reads the files; all of them make one thing.
+    pub fn open(files: Vec<PathBuf>, read: Read<T>) -> Result<Self, String> {
+        let held = gather(&files);
+        let seen = print(&held);
+        let now = ArcSwap::from_pointee(understand(&files, held, &read)?);
+        Ok(Self {
+            files,
+            read,
+            seen: Mutex::new(seen),
+            now,
+        })
+    }
+
+    /// What holds.
+    pub fn now(&self) -> Arc<T> {
+        self.now.load_full()
+    }
+
+    /// Reads the files again. Times of change are not asked for: two changes may share one.
+    pub fn look(&self) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = gather(&self.files);
+        let print = print(&held);
+        if std::mem::replace(&mut *seen, print) == print {
+            return;
+        }
+        match understand(&self.files, held, &self.read) {
+            Ok(read) => {
+                self.now.store(Arc::new(read));
+                tracing::info!(target: "audit", files = %names(&self.files), "identities have changed");
+            }
+            Err(error) => tracing::error!("what was known of identities goes on: {error}"),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Watched<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Watched").field(&self.files).finish()
+    }
+}
+
+type Held = Vec<Result<Vec<u8>, String>>;
+
+fn gather(files: &[PathBuf]) -> Held {
+    files.iter().map(|file| content(file)).collect()
+}
+
+fn content(file: &Path) -> Result<Vec<u8>, String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", file.display());
+    let size = file.metadata().map_err(failed)?.len();
+    if size > MAX_FILE {
+        return Err(format!(
+            "{}: has more than {MAX_FILE} bytes",
+            file.display()
+        ));
+    }
+    std::fs::read(file).map_err(failed)
+}
+
+fn understand<T>(files: &[PathBuf], held: Held, read: &Read<T>) -> Result<T, String> {
+    let contents = held.into_iter().collect::<Result<Vec<_>, String>>()?;
+    read(&contents).map_err(|error| format!("{}: {error}", names(files)))
+}
+
+fn print(held: &Held) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    for content in held {
+        let bytes = match content {
+            Ok(bytes) => bytes.as_slice(),
+            Err(error) => error.as_bytes(),
+        };
+        hasher.update(blake3::hash(bytes).as_bytes());
+    }
+    hasher.finalize()
+}
+
+fn names(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    names.join(", ")
+}

@@ -1,0 +1,354 @@
+//! Calls under a caller's key: who may run one, and what was answered before, also after a crash.
+//!
+//! A key is claimed in memory, which decides among calls at the same time; written down as started before
+//! its call runs; and written down with the answer before anyone is told that. Each of these is on the disk
+//! when it is done. Workers, protocols and WebAssembly must not enter this room.
+
+mod key;
+mod record;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::config::IdempotencySettings;
+use crate::error::{Code, Failure};
+use crate::state::{Bucket, State, StateError};
+
+pub use key::{Fingerprint, Key, Scope};
+pub use record::{Answered, Told};
+use record::{Ending, Record};
+
+/// What is past its time goes once in a while, while keys are used.
+const SWEEP: Duration = Duration::from_secs(60);
+/// Records that go together where room is wanted.
+const EVICTED: usize = 64;
+
+/// The keys of one host, in a directory of their own. Nothing is there until a key is used.
+#[derive(Debug)]
+pub struct Keys {
+    state: Arc<State>,
+    records: Bucket,
+    ttl: Duration,
+    max_answer: usize,
+    /// Calls that are under way, by scope.
+    under_way: Mutex<BTreeMap<Scope, Fingerprint>>,
+    /// The turn to throw out what is oldest.
+    eviction: tokio::sync::Mutex<()>,
+    /// When the next sweep is due, in milliseconds since 1970.
+    sweep: AtomicU64,
+}
+
+/// The right to run the one call of a key, until dropped.
+#[derive(Debug)]
+pub struct Claim {
+    keys: Arc<Keys>,
+    key: Key,
+    scope: Scope,
+    fingerprint: Fingerprint,
+    progress: Mutex<Progress>,
+}
+
+/// What is on the disk of a claim's call, and what it may have done.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    /// When its key was first used, in milliseconds since 1970. `None`: nothing is on the disk.
+    at: Option<u64>,
+    /// It is written down as started.
+    started: bool,
+    /// Whether to run it again does no harm.
+    repeatable: bool,
+}
+
+impl Keys {
+    /// The keys in a directory, which is made when the first one is used.
+    pub fn at(dir: PathBuf, settings: &IdempotencySettings) -> Arc<Self> {
+        let state = Arc::new(State::at(dir));
+        Arc::new(Self {
+            records: state.bucket("idempotency", Some(settings.max.get())),
+            state,
+            ttl: settings.ttl,
+            max_answer: usize::try_from(settings.max_answer.get()).unwrap_or(usize::MAX),
+            under_way: Mutex::default(),
+            eviction: tokio::sync::Mutex::default(),
+            sweep: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes the one place that a key's call has.
+    ///
+    /// # Errors
+    ///
+    /// `idempotency-in-progress`: the same call is under way. `idempotency-mismatch`: another one is.
+    pub fn claim(
+        self: &Arc<Self>,
+        key: Key,
+        scope: Scope,
+        fingerprint: Fingerprint,
+    ) -> Result<Claim, Failure> {
+        let mut under_way = locked(&self.under_way);
+        match under_way.get(&scope) {
+            None => {}
+            Some(first) if *first == fingerprint => {
+                let message = "the first call with this idempotency key is under way";
+                return Err(Failure::new(Code::IdempotencyInProgress, message)
+                    .retry_after(Duration::from_secs(1)));
+            }
+            Some(_) => return Err(mismatch()),
+        }
+        under_way.insert(scope.clone(), fingerprint);
+        drop(under_way);
+        Ok(Claim {
+            keys: self.clone(),
+            key,
+            scope,
+            fingerprint,
+            progress: Mutex::default(),
+        })
+    }
+
+    /// Waits for what is being written, then gives the directory back.
+    pub async fn close(&self) {
+        self.state.close().await;
+    }
+
+    /// Removes what is past its time, if nobody has for a while.
+    fn sweep(self: &Arc<Self>) {
+        let (now, next) = (now(), self.sweep.load(Relaxed));
+        let due = now + millis(SWEEP);
+        if now < next
+            || self
+                .sweep
+                .compare_exchange(next, due, Relaxed, Relaxed)
+                .is_err()
+        {
+            return;
+        }
+        let keys = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = keys
+                .remove_before(now.saturating_sub(millis(keys.ttl)))
+                .await
+            {
+                tracing::warn!("idempotency keys past their time are still there: {error}");
+            }
+        });
+    }
+
+    async fn remove_before(&self, time: u64) -> Result<(), StateError> {
+        loop {
+            let oldest = self.oldest(usize::MAX).await?;
+            let old = |entry: &String| record::time_of(entry).is_none_or(|at| at < time);
+            let old: Vec<String> = oldest.into_iter().filter(old).collect();
+            if old.is_empty() {
+                return Ok(());
+            }
+            self.remove(&old).await?;
+        }
+    }
+
+    /// Entries of the index by time, those of calls under way not among them: the oldest first.
+    async fn oldest(&self, most: usize) -> Result<Vec<String>, StateError> {
+        let page = self.records.keys(Some(record::INDEX.to_owned())).await?;
+        let under_way = locked(&self.under_way);
+        let is_free = |entry: &String| {
+            record::scope_of(entry).is_none_or(|scope| !under_way.contains_key(scope))
+        };
+        let mut entries: Vec<String> = page.keys.into_iter().filter(is_free).collect();
+        entries.truncate(most);
+        Ok(entries)
+    }
+
+    /// Removes records by their entries in the index.
+    async fn remove(&self, entries: &[String]) -> Result<(), StateError> {
+        let records = entries
+            .iter()
+            .filter_map(|entry| Some(record::name(record::scope_of(entry)?)));
+        let names = entries.iter().cloned().chain(records).collect();
+        self.records.delete_many(names).await
+    }
+
+    /// Writes, and where there is no room throws out what is oldest first.
+    async fn write(&self, entries: Vec<(String, Vec<u8>)>) -> Result<(), StateError> {
+        match self.records.set_many(entries.clone()).await {
+            Err(StateError::Quota) => {}
+            done => return done,
+        }
+        // One at a time: each frees more than one record needs, and the others find it.
+        let _turn = self.eviction.lock().await;
+        loop {
+            match self.records.set_many(entries.clone()).await {
+                Err(StateError::Quota) => {}
+                done => return done,
+            }
+            let oldest = self.oldest(EVICTED).await?;
+            if oldest.is_empty() {
+                return Err(StateError::Quota);
+            }
+            tracing::debug!(
+                records = oldest.len(),
+                "the oldest idempotency keys make room"
+            );
+            self.remove(&oldest).await?;
+        }
+    }
+}
+
+impl Claim {
+    /// The caller's key.
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    /// The key as other hosts may see it: no two callers or capabilities share one.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// What was answered before, if the key was used.
+    ///
+    /// # Errors
+    ///
+    /// The key is another call's, or what became of its call cannot be told.
+    pub async fn before(&self) -> Result<Option<Told>, Failure> {
+        self.keys.sweep();
+        let name = record::name(self.scope.as_str());
+        let Some(bytes) = self.keys.records.get(name).await.map_err(closed)? else {
+            return Ok(None);
+        };
+        let Some((record, body)) = Record::read(&bytes) else {
+            return Err(unanswered("its record cannot be read").with_cause("a broken record"));
+        };
+        if now() >= record.at.saturating_add(millis(self.keys.ttl)) {
+            let entry = record::entry(record.at, &self.scope);
+            self.keys.remove(&[entry]).await.map_err(closed)?;
+            return Ok(None);
+        }
+        if record.fingerprint != self.fingerprint.to_string() {
+            return Err(mismatch());
+        }
+        match record.ending {
+            // The host that began it is gone, and has told nobody anything.
+            Ending::Started { repeatable: true } => {
+                self.progress().at = Some(record.at);
+                Ok(None)
+            }
+            Ending::Started { repeatable: false } => Err(unanswered(
+                "the host stopped while the call ran, and it may have done what it was asked",
+            )),
+            Ending::TooLarge => Err(unanswered(
+                "the call was answered once; the answer was too large to be kept",
+            )),
+            Ending::Told(told) => Ok(Some(told.with(body))),
+        }
+    }
+
+    /// Writes down that the call runs from now on. `repeatable` says that it leaves nothing behind but
+    /// its answer.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written down; then it must not run.
+    pub async fn start(&self, repeatable: bool) -> Result<(), Failure> {
+        let before = *self.progress();
+        let at = before.at.unwrap_or_else(now);
+        let entries = vec![
+            self.record(at, Ending::Started { repeatable }, &[]),
+            (record::entry(at, &self.scope), Vec::new()),
+        ];
+        self.keys.write(entries).await.map_err(closed)?;
+        *self.progress() = Progress {
+            at: Some(at),
+            started: true,
+            repeatable,
+        };
+        Ok(())
+    }
+
+    /// Notes that the call, though started, cannot have done anything.
+    pub fn untouched(&self) {
+        self.progress().repeatable = true;
+    }
+
+    /// Writes down what is about to be told, unless nothing ran or it may as well be made again.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written down; then it must not be told.
+    pub async fn end(&self, told: &Told) -> Result<(), Failure> {
+        let Progress { at, repeatable, .. } = *self.progress();
+        let Some(at) = at.filter(|_| self.progress().started) else {
+            return Ok(());
+        };
+        if repeatable && told.is_not_now() {
+            let entry = record::entry(at, &self.scope);
+            // Where that fails, it stands as started and repeatable, which says the same.
+            if let Err(error) = self.keys.remove(&[entry]).await {
+                tracing::warn!("an idempotency key that may be used again is still there: {error}");
+            }
+            return Ok(());
+        }
+        let body = told.body();
+        let entry = if body.len() > self.keys.max_answer {
+            self.record(at, Ending::TooLarge, &[])
+        } else {
+            self.record(at, Ending::Told(told.head()), body)
+        };
+        let written = self.keys.write(vec![entry]).await;
+        written.map_err(|error| {
+            unanswered("the call ended; its answer could not be kept").with_cause(error)
+        })
+    }
+
+    fn record(&self, at: u64, ending: Ending, body: &[u8]) -> (String, Vec<u8>) {
+        let fingerprint = self.fingerprint.to_string();
+        let record = Record {
+            at,
+            fingerprint,
+            ending,
+        };
+        (record::name(self.scope.as_str()), record.write(body))
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        locked(&self.progress)
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        locked(&self.keys.under_way).remove(&self.scope);
+    }
+}
+
+/// No lock here is held where anything could panic.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn mismatch() -> Failure {
+    let message = "the idempotency key stands for another call: its body, media type, parameters or version differ; use a new key";
+    Failure::new(Code::IdempotencyMismatch, message)
+}
+
+fn unanswered(why: &str) -> Failure {
+    let message = format!("{why}; look at what it was to change, then use a new idempotency key");
+    Failure::new(Code::IdempotencyUnanswered, message)
+}
+
+/// Nothing has run: without a record of it nothing may.
+fn closed(error: StateError) -> Failure {
+    let message = "this host cannot keep idempotency keys now; its log knows why";
+    Failure::new(Code::Unavailable, message).with_cause(error)
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    millis(since.unwrap_or_default())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,164 @@
+//! What the policy says of a call: of each candidate, by what is known already or by asking now.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::facts::{Facts, facts};
+use super::{Call, Router};
+use crate::error::{Code, Failure};
+use crate::registry::{Candidate, Provider};
+use crate::rules::{Asking, Denial};
+use std::time::Instant;
+
+/// Candidates that the caller may not call, by their places, and why.
+#[derive(Default)]
+pub(super) struct Barred(Vec<(usize, Arc<Denial>)>);
+
+impl Barred {
+    /// Why a candidate is barred, if it is.
+    pub fn denial(&self, number: usize) -> Option<&Denial> {
+        let mut denials = self.0.iter();
+        let (_, denial) = denials.find(|(at, _)| *at == number)?;
+        Some(denial)
+    }
+
+    /// The facts of a candidate, with what the policy says.
+    pub fn facts<'a>(&'a self, number: usize, candidate: &'a Candidate, now: Instant) -> Facts<'a> {
+        Facts {
+            denied: self.denial(number).map(|denial| denial.rules.as_str()),
+            ..facts(number, candidate, now)
+        }
+    }
+}
+
+impl Router {
+    /// Judges all candidates of a call. What was judged before costs a look into a table.
+    pub(super) async fn judge(&self, candidates: &[Candidate], who: Who<'_>) -> Barred {
+        let rules = self.registry().rules();
+        let Some(revision) = rules.revision() else {
+            return Barred::default();
+        };
+        let asking = who.asks(revision);
+        let hash = asking.hash();
+        let mut barred = Barred::default();
+        let mut unknown = Vec::new();
+        for (number, candidate) in candidates.iter().enumerate() {
+            match candidate.offered.verdicts.get(&asking, hash) {
+                Some(denied) => barred.0.extend(denied.map(|denial| (number, denial))),
+                None => unknown.push(number),
+            }
+        }
+        if unknown.is_empty() {
+            return barred;
+        }
+        let unknown: Vec<(usize, &Candidate)> = unknown
+            .into_iter()
+            .filter_map(|number| Some((number, candidates.get(number)?)))
+            .collect();
+        let inputs = unknown.iter().map(|(_, at)| input(&who, at)).collect();
+        let (revision, judged) = rules.invoke(inputs).await;
+        // Another may have come to hold meanwhile.
+        let asking = who.asks(revision);
+        let hash = asking.hash();
+        for ((number, candidate), judgement) in unknown.into_iter().zip(judged) {
+            let denied = candidate.offered.verdicts.put(&asking, hash, &judgement);
+            barred.0.extend(denied.map(|denial| (number, denial)));
+        }
+        barred
+    }
+}
+
+/// Who calls, as far as a policy can tell callers apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Who<'a> {
+    /// SPIFFE id of who calls, where the host knows.
+    pub caller: Option<&'a str>,
+    /// SPIFFE id of who called first, where the host knows.
+    pub origin: Option<&'a str>,
+    /// Calls that wait for this one; 0: no worker made it.
+    pub depth: usize,
+}
+
+impl<'a> Who<'a> {
+    pub(super) fn of(call: &'a Call) -> Self {
+        let caller = call.caller.as_deref();
+        match &call.chain {
+            None => Self {
+                caller,
+                origin: caller,
+                depth: 0,
+            },
+            Some(chain) => Self {
+                caller,
+                origin: chain.origin.as_deref(),
+                depth: chain.path.len(),
+            },
+        }
+    }
+
+    fn asks(&self, revision: u64) -> Asking<'a> {
+        Asking {
+            revision,
+            caller: self.caller,
+            origin: self.origin,
+            depth: self.depth,
+        }
+    }
+}
+
+/// The document of `crank.invoke`.
+pub fn input(who: &Who<'_>, candidate: &Candidate) -> Value {
+    let capability = &candidate.offered.capability;
+    let (place, file) = match &candidate.provider {
+        Provider::Local(worker) => ("local", worker.file().file_stem()),
+        Provider::Remote(_) => ("remote", None),
+    };
+    let required = capability.required_capabilities.iter().flatten();
+    json!({
+        "caller": who.caller,
+        "origin": who.origin,
+        "nested": who.depth > 0,
+        "depth": who.depth,
+        "capability": {
+            "verb": capability.verb.to_string(),
+            "name": capability.name.to_string(),
+            "version": capability.version.to_string(),
+        },
+        "worker": {
+            "id": &**candidate.provider.worker_id(),
+            "spiffe_id": capability.spiffe_id.as_ref().map(ToString::to_string),
+            "file": file.map(|stem| stem.to_string_lossy()),
+            "place": place,
+            "required_capabilities": required.map(ToString::to_string).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// The refusal of a call: its rules for the caller, their reasons for the log.
+pub(super) fn denied(facts: &[Facts<'_>], barred: &Barred) -> Failure {
+    let denials = facts.iter().filter_map(|facts| barred.denial(facts.number));
+    let mut denials: Vec<&Denial> = denials.collect();
+    denials.dedup();
+    let all = |text: fn(&Denial) -> &str| {
+        let texts: Vec<&str> = denials.iter().map(|denial| text(denial)).collect();
+        texts.join("; ")
+    };
+    let message = format!("the policy denies it: {}", all(|denial| &denial.rules));
+    Failure::new(Code::Denied, message).with_cause(all(|denial| &denial.reasons))
+}
+
+/// Writes down who was refused what.
+pub(super) fn audit(call: &Call, failure: &Failure) {
+    if failure.code != Code::Denied {
+        return;
+    }
+    let who = Who::of(call);
+    let name = call.name.as_deref().map(|name| format!(":{name}"));
+    let capability = format!("{}{}", call.verb, name.unwrap_or_default());
+    let reason = failure.cause.as_deref().unwrap_or(&failure.message);
+    tracing::warn!(
+        target: "audit", request_id = call.request_id, caller = who.caller, origin = who.origin,
+        capability, code = %failure.code, rule = failure.message, reason, "refused"
+    );
+}

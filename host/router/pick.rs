@@ -1,0 +1,261 @@
+//! From a snapshot's candidates to the one that a call goes to, or to why there is none.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use semver::VersionReq;
+
+use super::choose::{self, Ask, Criterion, Decision, choose};
+use super::explain::{Explanation, explain};
+use super::facts::Facts;
+use super::judge::{Barred, Who, audit, denied};
+use super::{Call, Router, Tried, no_name, no_verb, unknown};
+use crate::error::{Code, Failure};
+use crate::registry::{Candidate, Provider};
+use crate::worker::{Health, Offered};
+
+/// What `explain` is asked: a call without an input.
+#[derive(Debug, Default)]
+pub struct Question {
+    /// What is done.
+    pub verb: String,
+    /// To what. Absent: each name under the verb.
+    pub name: Option<String>,
+    /// Which versions will do.
+    pub version: Option<VersionReq>,
+    /// What has to run it.
+    pub runtime: Option<String>,
+    /// What kind of machine it has to suit.
+    pub env_profile: Option<String>,
+    /// Tokens that it may cost at most.
+    pub max_cost: Option<f64>,
+    /// How long the caller would wait.
+    pub patience: Option<Duration>,
+    /// SPIFFE id of who would call.
+    pub caller: Option<String>,
+}
+
+impl Question {
+    fn who(&self) -> Who<'_> {
+        let caller = self.caller.as_deref();
+        Who {
+            caller,
+            origin: caller,
+            depth: 0,
+        }
+    }
+}
+
+/// Whom a call goes to.
+pub(super) struct Chosen {
+    pub candidate: Candidate,
+    /// What was known of it.
+    pub health: Health,
+    pub explanation: Option<Box<Explanation>>,
+}
+
+impl Router {
+    /// Why a call would go where it would go now, for each name that is meant.
+    ///
+    /// # Errors
+    ///
+    /// `unknown-capability`: there is no such verb or name.
+    pub async fn explain(&self, question: &Question) -> Result<Vec<Explanation>, Failure> {
+        let Question { verb, name, .. } = question;
+        let snapshot = self.registry().snapshot();
+        let names = snapshot.names(verb).ok_or_else(|| no_verb(verb))?;
+        let ask = Ask {
+            version: question.version.as_ref(),
+            runtime: question.runtime.as_deref(),
+            env_profile: question.env_profile.as_deref(),
+            max_cost: question.max_cost,
+            patience: question.patience,
+        };
+        let mut explained = Vec::new();
+        for (key, candidates) in names {
+            if name.as_ref().is_none_or(|name| name == key) {
+                let barred = self.judge(candidates, question.who()).await;
+                let facts = gather(candidates, &barred, |_| true);
+                let decision = choose(&facts, &ask, self.seed());
+                explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
+            }
+        }
+        if let (Some(name), true) = (name, explained.is_empty()) {
+            let known: Vec<&str> = names.keys().map(String::as_str).collect();
+            return Err(no_name(verb, name, &known));
+        }
+        Ok(explained)
+    }
+
+    /// Chooses among those who offer now what a call names, but for those that were tried. What else is
+    /// offered may go before the call ends.
+    pub(super) async fn find(
+        &self,
+        call: &Call,
+        began: Instant,
+        tried: &Tried,
+    ) -> Result<Chosen, Failure> {
+        let snapshot = self.registry().snapshot();
+        let names = snapshot
+            .names(&call.verb)
+            .ok_or_else(|| no_verb(&call.verb))?;
+        let candidates = match &call.name {
+            Some(name) => names.get(name).map(Vec::as_slice).ok_or_else(|| {
+                let known: Vec<&str> = names.keys().map(String::as_str).collect();
+                no_name(&call.verb, name, &known)
+            })?,
+            None => {
+                let found = self.by_input(names, call, began).await;
+                found.inspect_err(|failure| audit(call, failure))?
+            }
+        };
+        let ask = call.ask();
+        let barred = self.judge(candidates, Who::of(call)).await;
+        let facts = gather(candidates, &barred, remaining(candidates, call, tried));
+        let decision = choose(&facts, &ask, self.seed());
+        let found = winner(&facts, candidates, &barred, decision, call);
+        let (fact, candidate) = found.inspect_err(|failure| audit(call, failure))?;
+        let explanation = call.explain.then(|| {
+            let mut told = explain(&candidate.offered.id, &facts, &ask, decision);
+            told.before = tried.failure.as_ref().map(ToString::to_string);
+            Box::new(told)
+        });
+        Ok(Chosen {
+            candidate: candidate.clone(),
+            health: fact.health,
+            explanation,
+        })
+    }
+
+    /// Whether the policy lets the call be made of anyone: an answer that was given before is not told to who
+    /// may no longer ask.
+    pub(super) async fn permit(&self, call: &Call) -> Result<(), Failure> {
+        let snapshot = self.registry().snapshot();
+        let mut refusal = None;
+        for (name, candidates) in snapshot.names(&call.verb).into_iter().flatten() {
+            if call.name.as_ref().is_some_and(|wanted| wanted != name) {
+                continue;
+            }
+            let barred = self.judge(candidates, Who::of(call)).await;
+            let facts = gather(candidates, &barred, |_| true);
+            if facts.iter().any(|facts| facts.denied.is_none()) {
+                return Ok(());
+            }
+            refusal.get_or_insert_with(|| denied(&facts, &barred));
+        }
+        // What is not there at all is told where it is looked for.
+        refusal.map_or(Ok(()), Err)
+    }
+
+    /// Whom the choice would fall on.
+    pub(super) async fn pick<'a>(
+        &self,
+        candidates: &'a [Candidate],
+        call: &Call,
+    ) -> Result<&'a Candidate, Failure> {
+        let barred = self.judge(candidates, Who::of(call)).await;
+        let facts = gather(candidates, &barred, |_| true);
+        let decision = choose(&facts, &call.ask(), self.seed());
+        Ok(winner(&facts, candidates, &barred, decision, call)?.1)
+    }
+
+    fn seed(&self) -> u64 {
+        self.shared.choices.fetch_add(1, Relaxed)
+    }
+}
+
+/// Whether a candidate may still serve a call. A call that was forwarded to this host is meant for its
+/// components, where one offers what it asks for: hosts that offer the same would else hand it back and
+/// forth.
+fn remaining(candidates: &[Candidate], call: &Call, tried: &Tried) -> impl Fn(&Candidate) -> bool {
+    let version = call.version.as_ref();
+    let is_meant = move |candidate: &Candidate| {
+        matches!(candidate.provider, Provider::Local(_))
+            && version.is_none_or(|wanted| wanted.matches(&candidate.offered.capability.version))
+    };
+    let own = !call.path.is_empty() && candidates.iter().any(is_meant);
+    move |candidate| {
+        let same = |tried: &Arc<Offered>| Arc::ptr_eq(tried, &candidate.offered);
+        !tried.candidates.iter().any(same) && (!own || is_meant(candidate))
+    }
+}
+
+/// The facts of those candidates that may serve.
+fn gather<'a>(
+    candidates: &'a [Candidate],
+    barred: &'a Barred,
+    may_serve: impl Fn(&Candidate) -> bool,
+) -> Vec<Facts<'a>> {
+    let now = Instant::now();
+    let mut gathered = Vec::with_capacity(candidates.len());
+    for (number, candidate) in candidates.iter().enumerate() {
+        if may_serve(candidate) {
+            gathered.push(barred.facts(number, candidate, now));
+        }
+    }
+    gathered
+}
+
+/// Whom a decision fell on, or why it fell on nobody.
+fn winner<'a, 'b>(
+    facts: &'b [Facts<'b>],
+    candidates: &'a [Candidate],
+    barred: &Barred,
+    decision: Decision,
+    call: &Call,
+) -> Result<(&'b Facts<'b>, &'a Candidate), Failure> {
+    let criterion = match decision {
+        Decision::Chosen(at) => {
+            let found = facts.get(at).and_then(|facts| {
+                let candidate = candidates.get(facts.number)?;
+                Some((facts, candidate))
+            });
+            return found.ok_or_else(|| Failure::internal("a choice fell on nobody"));
+        }
+        Decision::Nobody(criterion) => criterion,
+    };
+    Err(match criterion {
+        Criterion::Policy => denied(facts, barred),
+        Criterion::Health => {
+            let down = facts.iter().find(|facts| facts.health == Health::Down);
+            unreachable(down.and_then(|facts| candidates.get(facts.number)))
+        }
+        Criterion::Ceiling => {
+            let ask = call.ask();
+            let dear = |facts: &&Facts| choose::bar(facts, &ask) == Some(Criterion::Ceiling);
+            let costs = facts.iter().filter(dear).map(|facts| facts.cost);
+            let least = costs.min_by(f64::total_cmp).unwrap_or_default();
+            let most = call.max_cost.unwrap_or_default();
+            let message = format!(
+                "it takes {least} tokens at the least, and {most} may be spent; raise the ceiling"
+            );
+            Failure::new(Code::CostCeiling, message)
+        }
+        _ => {
+            let versions: Vec<String> = facts
+                .iter()
+                .map(|facts| facts.version.to_string())
+                .collect();
+            let name = call.name.as_deref().map(|name| format!(":{name}"));
+            unknown(
+                &format!("{}{}", call.verb, name.unwrap_or_default()),
+                &format!("no version of it matches; there is {}", versions.join(", ")),
+            )
+        }
+    })
+}
+
+/// Nobody who would do is alive.
+fn unreachable(down: Option<&Candidate>) -> Failure {
+    let mut failure = Failure::new(Code::Unavailable, "nobody who offers it can be reached");
+    if let Some(Candidate {
+        provider: Provider::Remote(remote),
+        ..
+    }) = down
+    {
+        failure.worker_id = Some(remote.worker_id().to_string());
+        failure.cause = remote.endpoint().condition().reason;
+    }
+    failure
+}

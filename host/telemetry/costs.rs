@@ -1,0 +1,126 @@
+//! Who spent how many `cost_tokens` on what.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+/// Tenants that have accounts of their own, and capabilities of each; what comes on top shares one.
+pub(super) const TENANTS: usize = 1000;
+/// The account of a tenant without an identity.
+pub(super) const ANONYMOUS: &str = "anonymous";
+/// The account of those beyond the bound. No SPIFFE id and no capability is written so.
+const OTHERS: &str = "others";
+/// Tokens are counted in millionths.
+const MICRO: f64 = 1e6;
+
+/// What one tenant spent on one capability.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    calls: AtomicU64,
+    micro_tokens: AtomicU64,
+}
+
+/// All accounts: by tenant, then by capability.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    tenants: Mutex<Tenants>,
+}
+
+type Tenants = BTreeMap<String, BTreeMap<String, Arc<Account>>>;
+
+/// An account as it is kept and shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct Spent {
+    pub calls: u64,
+    pub tokens: f64,
+}
+
+/// What each tenant spent on each capability.
+pub(super) type Accounts = BTreeMap<String, BTreeMap<String, Spent>>;
+
+impl Account {
+    pub fn charge(&self, tokens: f64) {
+        self.calls.fetch_add(1, Relaxed);
+        // The cast saturates; tokens are not negative, and no number but a finite one gets here.
+        self.micro_tokens
+            .fetch_add((tokens * MICRO).round() as u64, Relaxed);
+    }
+
+    pub fn spent(&self) -> Spent {
+        Spent {
+            calls: self.calls.load(Relaxed),
+            tokens: self.micro_tokens.load(Relaxed) as f64 / MICRO,
+        }
+    }
+}
+
+impl Ledger {
+    pub fn of(accounts: Accounts) -> Self {
+        let account = |spent: Spent| {
+            Arc::new(Account {
+                calls: spent.calls.into(),
+                micro_tokens: ((spent.tokens * MICRO).round() as u64).into(),
+            })
+        };
+        let tenants = accounts.into_iter().map(|(tenant, accounts)| {
+            let accounts = accounts
+                .into_iter()
+                .map(|(name, spent)| (name, account(spent)));
+            (tenant, accounts.collect())
+        });
+        Self {
+            tenants: Mutex::new(tenants.collect()),
+        }
+    }
+
+    pub fn account(&self, tenant: &str, capability: &str) -> Arc<Account> {
+        let mut tenants = self.tenants();
+        let tenant = match tenants.len() < TENANTS || tenants.contains_key(tenant) {
+            true => tenant,
+            false => OTHERS,
+        };
+        let accounts = tenants.entry(tenant.to_owned()).or_default();
+        let capability = match accounts.len() < TENANTS || accounts.contains_key(capability) {
+            true => capability,
+            false => OTHERS,
+        };
+        accounts.entry(capability.to_owned()).or_default().clone()
+    }
+
+    pub fn accounts(&self) -> Accounts {
+        let tenants = self.tenants();
+        let spent = tenants.iter().map(|(tenant, accounts)| {
+            let accounts = accounts
+                .iter()
+                .map(|(name, account)| (name.clone(), account.spent()));
+            (tenant.clone(), accounts.collect())
+        });
+        spent.collect()
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tenants_beyond_the_bound_share_an_account() {
+        let ledger = Ledger::default();
+        for tenant in 0..TENANTS + 50 {
+            ledger
+                .account(&format!("tenant-{tenant}"), "greet:world")
+                .charge(0.1);
+        }
+        let accounts = ledger.accounts();
+        assert_eq!(accounts.len(), TENANTS + 1);
+        let others = accounts[OTHERS]["greet:world"];
+        assert_eq!((others.calls, others.tokens), (50, 5.0));
+        assert_eq!(Ledger::of(accounts.clone()).accounts(), accounts);
+    }
+}

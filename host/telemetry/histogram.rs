@@ -1,0 +1,158 @@
+//! Counts of values in buckets whose width grows with the value: 32 to each power of two, so that a
+//! quantile is known to 3 %. Recording is two atomic additions.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use serde::{Deserialize, Serialize};
+
+/// Each power of two is divided by this power of two.
+const BITS: u32 = 5;
+/// Enough for all values below 2^32; larger ones count as the largest. In microseconds, 71 minutes.
+const BUCKETS: usize = ((32 - BITS as usize) + 1) << BITS;
+
+/// Values since the start, recorded by many at once.
+#[derive(Debug)]
+pub(super) struct Histogram {
+    buckets: Box<[AtomicU64]>,
+    sum: AtomicU64,
+}
+
+/// How many values lay in each bucket; buckets without any are left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Counts(BTreeMap<u16, u64>);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
+            sum: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Histogram {
+    pub fn record(&self, value: u64) {
+        if let Some(bucket) = self.buckets.get(index(value)) {
+            bucket.fetch_add(1, Relaxed);
+        }
+        self.sum.fetch_add(value, Relaxed);
+    }
+
+    /// All values together.
+    pub fn sum(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
+    pub fn counts(&self) -> Counts {
+        let counted = self.buckets.iter().zip(0_u16..).map(|(bucket, index)| {
+            let count = bucket.load(Relaxed);
+            (index, count)
+        });
+        Counts(counted.filter(|(_, count)| *count > 0).collect())
+    }
+}
+
+impl Counts {
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn add(&mut self, other: &Counts) {
+        for (index, count) in &other.0 {
+            *self.0.entry(*index).or_default() += count;
+        }
+    }
+
+    /// What came on top of an earlier state of the same histogram.
+    pub fn since(&self, earlier: &Counts) -> Counts {
+        let grown = self.0.iter().map(|(index, count)| {
+            let before = earlier.0.get(index).copied().unwrap_or_default();
+            (*index, count.saturating_sub(before))
+        });
+        Counts(grown.filter(|(_, count)| *count > 0).collect())
+    }
+
+    /// The value that the share `q` of all values does not exceed, evenly spread within its bucket.
+    pub fn quantile(&self, q: f64) -> Option<f64> {
+        let rank = q * self.total() as f64;
+        let mut below = 0.0;
+        let mut found = None;
+        for (&index, &count) in &self.0 {
+            let (from, to) = (lower(index.into()), lower(usize::from(index) + 1));
+            let share = ((rank - below) / count as f64).clamp(0.0, 1.0);
+            found = Some(from + (to - from) * share);
+            below += count as f64;
+            if below >= rank {
+                break;
+            }
+        }
+        found
+    }
+
+    /// How many values are less than `bound`, which is exact where it is a power of two.
+    pub fn below(&self, bound: u64) -> u64 {
+        let counted = self
+            .0
+            .iter()
+            .take_while(|(at, _)| usize::from(**at) < index(bound));
+        counted.map(|(_, count)| count).sum()
+    }
+}
+
+fn index(value: u64) -> usize {
+    let value = value.min(u64::from(u32::MAX));
+    // Below it every value has a bucket of its own.
+    if value < 1 << BITS {
+        return value as usize;
+    }
+    let exponent = value.ilog2() - BITS;
+    let within = (value >> exponent) as usize & ((1 << BITS) - 1);
+    ((exponent as usize + 1) << BITS) | within
+}
+
+/// The least value of a bucket.
+fn lower(index: usize) -> f64 {
+    let (exponent, within) = (index >> BITS, index & ((1 << BITS) - 1));
+    match exponent {
+        0 => within as f64,
+        _ => (((1 << BITS) + within as u64) << (exponent - 1)) as f64,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_follow_each_other_without_a_gap() {
+        for at in 0..BUCKETS {
+            assert_eq!(index(lower(at) as u64), at);
+            assert_eq!(index(lower(at + 1) as u64 - 1), at, "the last of {at}");
+        }
+        assert_eq!(index(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn quantiles_are_true_to_three_percent() {
+        let histogram = Histogram::default();
+        assert_eq!(histogram.counts().quantile(0.5), None);
+        for value in 1..=10_000 {
+            histogram.record(value);
+        }
+        let counts = histogram.counts();
+        assert_eq!((counts.total(), histogram.sum()), (10_000, 50_005_000));
+        for (q, expected) in [(0.5, 5000.0), (0.95, 9500.0), (0.99, 9900.0)] {
+            let found = counts.quantile(q).expect("values");
+            assert!((found / expected - 1.0).abs() < 0.03, "{q}: {found}");
+        }
+        assert_eq!(counts.below(4096), 4095);
+        histogram.record(7);
+        assert_eq!(histogram.counts().since(&counts).total(), 1);
+    }
+}
