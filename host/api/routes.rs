@@ -167,6 +167,11 @@ async fn outermost(
         let id = known.as_ref().ok().and_then(Option::as_deref);
         let id = id.map(|caller| caller.id.as_str());
         let turn = edge::admit(shared.accounts.as_ref(), id, &request).map_err(refused)?;
+        let turn = turn.map(Arc::new);
+        if let Some(turn) = &turn {
+            // A call that outlives its request keeps it.
+            request.extensions_mut().insert(turn.clone());
+        }
         Ok((known?, turn))
     });
     let (caller, mut response) = match admitted {
