@@ -172,7 +172,12 @@ async fn outermost(
             // A call that outlives its request keeps it.
             request.extensions_mut().insert(turn.clone());
         }
-        Ok((known?, turn))
+        let known = known?;
+        let operates = shared
+            .credentials
+            .check_operator(known.as_deref(), &request);
+        operates.map_err(refused)?;
+        Ok((known, turn))
     });
     let (caller, mut response) = match admitted {
         Ok((caller, turn)) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {

@@ -459,6 +459,30 @@ fn a_session_is_its_callers_and_nobody_elses_who_learns_its_id() {
 }
 
 #[test]
+fn what_concerns_the_whole_host_is_for_its_operators_where_there_are_some() {
+    run(async {
+        let (asking, [ada, eve]) = two(&format!("operators = [\"{ADA}\"]\n")).await;
+        let status = |token: &str, method: Method, path: &str| {
+            let sent = asking.host.client.request(method, asking.host.url(path));
+            let sent = sent.bearer_auth(token).send();
+            async move { sent.await.expect("it answers").status().as_u16() }
+        };
+        for path in ["/workers", "/slo", "/costs", "/metrics"] {
+            assert_eq!(status(&ada, Method::GET, path).await, 200, "{path}");
+            assert_eq!(status(&eve, Method::GET, path).await, 403, "{path}");
+        }
+        assert_eq!(status(&eve, Method::POST, "/reload").await, 403);
+        assert_ne!(status(&ada, Method::POST, "/reload").await, 403);
+        let of = |caller: &str| format!("/explain/greet/hello_world?caller={caller}");
+        assert_eq!(status(&ada, Method::GET, &of(EVE)).await, 200);
+        assert_eq!(status(&eve, Method::GET, &of(EVE)).await, 200);
+        assert_eq!(status(&eve, Method::GET, &of(ADA)).await, 403);
+        let tools = status(&eve, Method::GET, "/capabilities").await;
+        assert_eq!(tools, 200);
+    });
+}
+
+#[test]
 fn where_ids_open_doors_a_component_has_the_one_that_the_operator_gave_it() {
     run(async {
         let dir = dir();
