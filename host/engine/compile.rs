@@ -121,6 +121,8 @@ impl Compiler {
             .arg(self.memory.to_string())
             .args(job.flag())
             .env_clear()
+            // The allocator would else make a GiB writable at once, which is as much as the child may have.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             // A Ctrl-C at the terminal is the host's to answer.
             .process_group(0)
             .stdin(Stdio::piped())
