@@ -172,21 +172,25 @@ async fn outermost(
             // A call that outlives its request keeps it.
             request.extensions_mut().insert(turn.clone());
         }
-        let known = known?;
-        let operates = shared
-            .credentials
-            .check_operator(known.as_deref(), &request);
-        operates.map_err(refused)?;
-        Ok((known, turn))
+        Ok((known?, turn))
     });
     let (caller, mut response) = match admitted {
-        Ok((caller, turn)) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => (caller, edge::hold(turn, response)),
-            Err(panic) => {
-                let failure = Failure::internal(panic_message(&*panic));
-                (caller, refused(failure))
-            }
-        },
+        Ok((caller, turn)) => {
+            let operates = shared
+                .credentials
+                .check_operator(caller.as_deref(), &request);
+            let response = match operates {
+                Err(failure) => {
+                    linger(request.into_body());
+                    refused(failure)
+                }
+                Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+                    Ok(response) => edge::hold(turn, response),
+                    Err(panic) => refused(Failure::internal(panic_message(&*panic))),
+                },
+            };
+            (caller, response)
+        }
         Err(response) => {
             linger(request.into_body());
             (None, response)
