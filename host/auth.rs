@@ -37,6 +37,7 @@ pub struct Auth {
     jwts: Option<Watched<Jwts>>,
     tokens: Option<Watched<Tokens>>,
     registrars: Vec<SpiffeId>,
+    operators: Vec<SpiffeId>,
     takes_certificates: bool,
 }
 
@@ -75,6 +76,7 @@ impl Auth {
             jwts: jwts.transpose()?,
             tokens: tokens.transpose()?,
             registrars: settings.registrars.clone(),
+            operators: settings.operators.clone(),
             takes_certificates: settings.takes_certificates(),
         })))
     }
@@ -116,6 +118,11 @@ impl Auth {
     /// Whether this caller may say where remote workers are.
     pub fn may_register(&self, caller: &Caller) -> bool {
         self.registrars.contains(&caller.id)
+    }
+
+    /// Whether this caller may see and do what concerns the whole host. Where nobody is named, everybody may.
+    pub fn may_operate(&self, caller: &Caller) -> bool {
+        self.operators.is_empty() || self.operators.contains(&caller.id)
     }
 
     /// Who calls: whom the token names where there is one, else the certificate's owner. Both must hold.

@@ -23,6 +23,9 @@ const INVALID: &str =
     "Bearer realm=\"crank\", error=\"invalid_token\", error_description=\"it does not hold here\"";
 const SEVERAL: &str = "Bearer realm=\"crank\", error=\"invalid_request\", error_description=\"authorization stands twice\"";
 
+/// What changes the host, or tells of all its callers and workers.
+const OPERATED: [&str; 5] = ["/reload", "/workers", "/slo", "/costs", "/metrics"];
+
 /// How callers prove who they are, and what is open without.
 pub(super) struct Credentials {
     auth: Option<Arc<Auth>>,
@@ -40,6 +43,26 @@ impl Credentials {
     /// What proves who calls, where callers must.
     pub fn auth(&self) -> Option<&Auth> {
         self.auth.as_deref().filter(|auth| auth.is_required())
+    }
+
+    /// Whether who calls may run this host. Where nobody needs to say who calls, whoever gets here may.
+    pub fn may_operate(&self, caller: Option<&Caller>) -> bool {
+        let Some(auth) = self.auth() else { return true };
+        caller.is_some_and(|caller| auth.may_operate(caller))
+    }
+
+    /// Refuses what is the operators' to anybody else.
+    pub fn check_operator(
+        &self,
+        caller: Option<&Caller>,
+        request: &Request,
+    ) -> Result<(), Failure> {
+        let path = request.uri().path();
+        if !OPERATED.contains(&path) || self.is_open(request) || self.may_operate(caller) {
+            return Ok(());
+        }
+        let message = format!("{path} is for those who stand in identity.operators");
+        Err(Failure::new(Code::Denied, message))
     }
 
     /// Who calls, for the handlers too; or the refusal. None: nobody needs to say.

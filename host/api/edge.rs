@@ -2,6 +2,7 @@
 //! headers that keep browsers and proxies from what is not theirs, no request behind one of unclear length.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -56,7 +57,7 @@ pub(super) fn admit(
 }
 
 /// Keeps a turn for as long as the answer goes on.
-pub(super) fn hold(turn: Option<Turn>, response: Response) -> Response {
+pub(super) fn hold(turn: Option<Arc<Turn>>, response: Response) -> Response {
     // An answer that is there already goes out at once.
     let Some(turn) = turn.filter(|_| response.body().size_hint().exact().is_none()) else {
         return response;

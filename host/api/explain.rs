@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::json;
 
 use super::problem::Refusal;
 use super::routes::{Shared, bad_path, bad_query, requirement};
-use crate::error::Failure;
+use crate::error::{Code, Failure};
+use crate::identity::Caller;
 use crate::router::Question;
 
 /// What may stand in the query.
@@ -31,29 +32,48 @@ struct Asked {
 pub(super) async fn by_name(
     State(shared): State<Arc<Shared>>,
     path: Result<Path<(String, String)>, PathRejection>,
+    caller: Option<Extension<Arc<Caller>>>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let Path((verb, name)) = path.map_err(bad_path)?;
-    let explained = shared
-        .router
-        .explain(&question(verb, Some(name), &uri)?)
-        .await?;
+    let question = question(verb, Some(name), &uri)?;
+    check(&shared, caller.as_deref(), &question)?;
+    let explained = shared.router.explain(&question).await?;
     Ok(Json(explained.into_iter().next()).into_response())
 }
 
 pub(super) async fn by_verb(
     State(shared): State<Arc<Shared>>,
     path: Result<Path<String>, PathRejection>,
+    caller: Option<Extension<Arc<Caller>>>,
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let Path(verb) = path.map_err(bad_path)?;
-    let explained = shared.router.explain(&question(verb, None, &uri)?).await?;
+    let question = question(verb, None, &uri)?;
+    check(&shared, caller.as_deref(), &question)?;
+    let explained = shared.router.explain(&question).await?;
     let sentence = match explained.as_slice() {
         [one] => format!("a call of the verb alone goes to {}", one.capability),
         _ => "a call of the verb alone goes to the name whose input schema takes its input"
             .to_owned(),
     };
     Ok(Json(json!({ "sentence": sentence, "names": explained })).into_response())
+}
+
+/// What others may call is theirs and the operators' to know.
+fn check(
+    shared: &Shared,
+    caller: Option<&Arc<Caller>>,
+    question: &Question,
+) -> Result<(), Failure> {
+    let caller = caller.map(AsRef::as_ref);
+    let own = caller.map(|caller: &Caller| caller.id.as_str());
+    let asked = question.caller.as_deref();
+    if asked.is_none() || asked == own || shared.credentials.may_operate(caller) {
+        return Ok(());
+    }
+    let message = "what another caller may is told to those who stand in identity.operators";
+    Err(Failure::new(Code::Denied, message))
 }
 
 fn question(verb: String, name: Option<String>, uri: &Uri) -> Result<Question, Failure> {

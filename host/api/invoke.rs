@@ -21,7 +21,7 @@ use super::problem::{REPLAYED, Refusal};
 use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
 use crate::error::{Code, Failure};
 use crate::idempotency::Key;
-use crate::limits::Usage;
+use crate::limits::{Turn, Usage};
 use crate::remote::read_path;
 use crate::router::{Answer, Call, Once};
 use crate::sandbox::Payload;
@@ -96,7 +96,8 @@ async fn invoke(
         path: head.path,
         once: head.key.map(|key| Once {
             key,
-            body: part.take(),
+            body: part.take().map(Arc::new),
+            turn: parts.extensions.get::<Arc<Turn>>().cloned(),
         }),
         caller: caller::id(&parts.extensions),
         ..Call::new(id.to_string(), verb, name, input)

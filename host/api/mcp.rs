@@ -25,16 +25,23 @@ use rmcp::transport::{StreamableHttpServerConfig, StreamableHttpService, stdio_p
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Settings;
 use super::invoke::read_body;
 use super::problem::Refusal;
-use super::routes::Shared;
+use super::routes::{Shared, linger};
+use super::{Settings, caller};
+use crate::error::{Code, Failure};
 use crate::router::Router;
 use server::Server;
 use sessions::Sessions;
 
 /// What serves `/mcp`.
-pub(super) type Service = StreamableHttpService<Server, Sessions>;
+pub(super) struct Service {
+    sdk: StreamableHttpService<Server, Sessions>,
+    sessions: Arc<Sessions>,
+}
+
+/// Names a session.
+const SESSION: &str = "mcp-session-id";
 
 /// Is cancelled when nobody reads the response any more.
 #[derive(Clone)]
@@ -54,10 +61,13 @@ pub(super) fn service(
         .with_sse_keep_alive(Some(settings.heartbeat))
         // No stream is kept, so nobody is invited to come back for one.
         .with_sse_retry(None);
-    let sessions = Sessions::new(stopping.clone());
+    let sessions = Arc::new(Sessions::new(stopping.clone()));
     let router = router.clone();
     let server = move || Ok(Server::new(router.clone(), stopping.clone()));
-    StreamableHttpService::new(server, Arc::new(sessions), config)
+    Service {
+        sdk: StreamableHttpService::new(server, sessions.clone(), config),
+        sessions,
+    }
 }
 
 /// `/mcp`: one JSON-RPC message in, one or a stream of them out.
@@ -66,6 +76,13 @@ pub(super) async fn handle(
     request: Request,
 ) -> Result<Response, Refusal> {
     let (mut parts, body) = request.into_parts();
+    let caller = caller::id(&parts.extensions);
+    let session = parts.headers.get(SESSION).and_then(|id| id.to_str().ok());
+    if session.is_some_and(|id| shared.mcp.sessions.is_anothers(id, caller.as_deref())) {
+        linger(body);
+        // As of one that is not there: whose it is, is nobody's business.
+        return Err(Failure::new(Code::NotFound, "there is no such session").into());
+    }
     let held = read_body(body, &shared).await?;
     let gone = CancellationToken::new();
     parts.extensions.insert(Gone(gone.clone()));
@@ -74,7 +91,8 @@ pub(super) async fn handle(
     let guard = gone.drop_guard();
     let is_farewell = parts.method == Method::DELETE;
     let request = Request::from_parts(parts, Full::new(held.bytes));
-    let mut response = shared.mcp.handle(request).await;
+    let handled = shared.mcp.sdk.handle(request);
+    let mut response = sessions::CALLER.scope(caller, handled).await;
     if is_farewell && response.status() == StatusCode::ACCEPTED {
         // The Python SDK's client takes any other success for a failure.
         *response.status_mut() = StatusCode::NO_CONTENT;

@@ -167,16 +167,30 @@ async fn outermost(
         let id = known.as_ref().ok().and_then(Option::as_deref);
         let id = id.map(|caller| caller.id.as_str());
         let turn = edge::admit(shared.accounts.as_ref(), id, &request).map_err(refused)?;
+        let turn = turn.map(Arc::new);
+        if let Some(turn) = &turn {
+            // A call that outlives its request keeps it.
+            request.extensions_mut().insert(turn.clone());
+        }
         Ok((known?, turn))
     });
     let (caller, mut response) = match admitted {
-        Ok((caller, turn)) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-            Ok(response) => (caller, edge::hold(turn, response)),
-            Err(panic) => {
-                let failure = Failure::internal(panic_message(&*panic));
-                (caller, refused(failure))
-            }
-        },
+        Ok((caller, turn)) => {
+            let operates = shared
+                .credentials
+                .check_operator(caller.as_deref(), &request);
+            let response = match operates {
+                Err(failure) => {
+                    linger(request.into_body());
+                    refused(failure)
+                }
+                Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+                    Ok(response) => edge::hold(turn, response),
+                    Err(panic) => refused(Failure::internal(panic_message(&*panic))),
+                },
+            };
+            (caller, response)
+        }
         Err(response) => {
             linger(request.into_body());
             (None, response)

@@ -155,7 +155,9 @@ impl Jwts {
         }
         let kid = header.kid.ok_or("the token names no key")?;
         let Some(Key { key, algorithms }) = self.keys.get(&kid) else {
-            return Err(format!("the key {:.64?} is unknown", kid));
+            // `{:?}` takes no width: a stranger says how long it is.
+            let kid: String = kid.chars().take(64).collect();
+            return Err(format!("the key {kid:?} is unknown"));
         };
         if !algorithms.contains(&header.alg) {
             return Err(format!(

@@ -19,6 +19,8 @@ pub struct IdentitySettings {
     pub tokens: Option<PathBuf>,
     /// Who may say where remote workers are.
     pub registrars: Vec<SpiffeId>,
+    /// Who may reload the host, and read what tells of all its callers. None: everybody whom it knows.
+    pub operators: Vec<SpiffeId>,
     /// Whether `GET /metrics` is answered without credentials.
     pub open_metrics: bool,
     /// In whose name calls over standard input and output are made.
@@ -70,9 +72,8 @@ impl IdentitySettings {
                 _ => Ok(id),
             }
         };
-        let registrars = reader.list("identity.registrars", |text| {
-            member(text).map(|id| id.to_string())
-        });
+        let mut ids = |key| reader.list(key, |text| member(text).map(|id| id.to_string()));
+        let (registrars, operators) = (ids("identity.registrars"), ids("identity.operators"));
         let open_metrics = reader.boolean("identity.open_metrics");
         let local = reader.optional("identity.local", |reader, key| reader.text(key, member));
         let (certificate, key, bundle) = (certificate?, key?, bundle?);
@@ -101,11 +102,8 @@ impl IdentitySettings {
             jwks,
             audience,
             tokens: tokens?,
-            // Each was read as one already.
-            registrars: registrars?
-                .iter()
-                .filter_map(|id| SpiffeId::parse(id).ok())
-                .collect(),
+            registrars: parsed(&registrars?),
+            operators: parsed(&operators?),
             open_metrics: open_metrics?,
             local: local?,
         })
@@ -128,6 +126,12 @@ impl IdentitySettings {
             ));
         }
     }
+}
+
+/// Each was read as one already.
+fn parsed(ids: &[String]) -> Vec<SpiffeId> {
+    let ids = ids.iter();
+    ids.filter_map(|id| SpiffeId::parse(id).ok()).collect()
 }
 
 /// What a token calls this host by: mostly its SPIFFE id.

@@ -39,6 +39,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("identity.audience", ""),
     ("identity.tokens", ""),
     ("identity.registrars", ""),
+    ("identity.operators", ""),
     ("identity.open_metrics", "false"),
     ("identity.local", ""),
     // policies/ beside the configuration or the workers, if there is one.

@@ -10,7 +10,7 @@ use super::judge::audit;
 use super::{Answer, Call, EVENTS_BUFFERED, Router};
 use crate::error::{Code, Failure};
 use crate::idempotency::{Answered, Claim, Fingerprint, Key, Scope, Told};
-use crate::limits::Usage;
+use crate::limits::{Turn, Usage};
 use crate::sandbox::{Event, Payload};
 use crate::telemetry::Temperature;
 
@@ -23,7 +23,9 @@ pub struct Once {
     /// The caller's name for it.
     pub key: Key,
     /// Its body's part of the memory that bodies may take: the call may outlive its request.
-    pub body: Option<OwnedSemaphorePermit>,
+    pub body: Option<Arc<OwnedSemaphorePermit>>,
+    /// Its place among those that its caller may have under way: who hangs up does not free it.
+    pub turn: Option<Arc<Turn>>,
 }
 
 impl Router {
@@ -57,7 +59,7 @@ impl Router {
             if let Some(events) = events {
                 let _ = events.await;
             }
-            drop(once.body);
+            drop((once.body, once.turn));
             answered
         });
         match running.await {

@@ -333,8 +333,10 @@ fn plain(value: &regorus::Value) -> Value {
     match value {
         regorus::Value::Undefined => Value::Null,
         value => {
-            let text = value.to_json_str().unwrap_or_default();
-            serde_json::from_str(&text).unwrap_or_default()
+            // What JSON cannot hold is a reason all the same, and no `true`.
+            let text = value.to_json_str();
+            let text = text.unwrap_or_else(|error| error.to_string());
+            serde_json::from_str(&text).unwrap_or(Value::String(text))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `Idempotency-Key`: a call that is sent twice runs once, whatever happens between.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crank::idempotency::Keys;
 use reqwest::{Client, Response};
@@ -192,6 +192,28 @@ fn a_caller_who_hangs_up_finds_the_answer_later() {
                 assert_eq!((answer.code().as_str(), replayed), ("deadline", true));
                 break;
             }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+#[test]
+fn a_caller_who_hangs_up_still_has_that_call_under_way() {
+    run(async {
+        let dir = dir();
+        let router = router(vec![guest("hostile")], "").await;
+        let keys = dir.path().join("idempotency");
+        router.keep(Keys::at(keys, &config("").idempotency));
+        let host = Host::of(router, |settings| settings.caller_concurrency = 1).await;
+        let call = host.client.post(host.url("/invoke/misbehave/loop_forever"));
+        let call = call.header("idempotency-key", "k").json(&json!({}));
+        let call = call.header("crank-timeout-ms", "1500");
+        let given_up = call.timeout(Duration::from_millis(300)).send().await;
+        assert!(given_up.is_err(), "the caller gave up first");
+        assert_eq!(host.get("/capabilities").await.status(), 429);
+        let began = Instant::now();
+        while host.get("/capabilities").await.status() != 200 {
+            assert!(began.elapsed() < Duration::from_secs(10), "it ended");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     });

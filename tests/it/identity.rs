@@ -9,10 +9,13 @@ use crank::config::Config;
 use crank::identity::SpiffeId;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use rcgen::{BasicConstraints, IsCa, KeyUsagePurpose, date_time_ymd};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{config, dir, guest, load, log, run};
 use authority::{ADA, AUDIENCE, Asking, Authority, Client, Issuer, Leaf, ask, ends, file};
+
+const EVE: &str = "spiffe://crank.local/user/eve";
 
 #[test]
 fn a_certificate_names_its_caller_and_each_that_does_not_hold_ends_the_handshake() {
@@ -385,6 +388,85 @@ fn a_tool_and_a_peer_are_told_who_calls_and_on_whose_behalf() {
             .header("accept", "text/event-stream");
         let events = events.json(&Value::Null).send().await.expect("it answers");
         assert!(events.text().await.expect("text").contains(ADA));
+    });
+}
+
+/// A host that knows Ada and Eve by tokens, with more lines of `[identity]`.
+async fn two(more: &str) -> (Asking, [String; 2]) {
+    let tokens = [(); 2].map(|()| crank::auth::fresh().expect("a token"));
+    let lines = tokens.iter().zip([ADA, EVE]).map(|(token, id)| {
+        let id = SpiffeId::parse(id).expect("an id");
+        crank::auth::line(token, &id)
+    });
+    let lines: Vec<String> = lines.collect();
+    let dir = dir();
+    let keys = file(&dir, "tokens", &lines.join("\n"));
+    (Asking::start(dir, &format!("{keys}{more}")).await, tokens)
+}
+
+#[test]
+fn a_session_is_its_callers_and_nobody_elses_who_learns_its_id() {
+    run(async {
+        let (asking, [ada, eve]) = two("").await;
+        let ask = |token: &str, method: Method, session: Option<&str>, body: Value| {
+            let sent = asking.host.client.request(method, asking.host.url("/mcp"));
+            let sent = sent
+                .bearer_auth(token)
+                .header("accept", "application/json, text/event-stream")
+                .header("mcp-protocol-version", "2025-06-18");
+            let sent = match session {
+                Some(session) => sent.header("mcp-session-id", session),
+                None => sent,
+            };
+            let sent = sent.json(&body).send();
+            async move { sent.await.expect("it answers") }
+        };
+        let begin = json!({
+            "jsonrpc": "2.0", "id": 1, "method": "initialize",
+            "params": {
+                "protocolVersion": "2025-06-18", "capabilities": {},
+                "clientInfo": { "name": "test", "version": "1" },
+            },
+        });
+        let begun = ask(&ada, Method::POST, None, begin).await;
+        let session = begun.headers()["mcp-session-id"].to_str().expect("ascii");
+        let ready = json!({ "jsonrpc": "2.0", "method": "notifications/initialized" });
+        let ready = ask(&ada, Method::POST, Some(session), ready).await;
+        assert_eq!(ready.status().as_u16(), 202);
+
+        let list = json!({ "jsonrpc": "2.0", "id": 2, "method": "tools/list" });
+        for method in [Method::POST, Method::GET, Method::DELETE] {
+            let refused = ask(&eve, method.clone(), Some(session), list.clone()).await;
+            assert_eq!(refused.status().as_u16(), 404, "{method}");
+        }
+        let listed = ask(&ada, Method::POST, Some(session), list).await;
+        assert_eq!(listed.status().as_u16(), 200);
+        let ended = ask(&ada, Method::DELETE, Some(session), Value::Null).await;
+        assert_eq!(ended.status().as_u16(), 204);
+    });
+}
+
+#[test]
+fn what_concerns_the_whole_host_is_for_its_operators_where_there_are_some() {
+    run(async {
+        let (asking, [ada, eve]) = two(&format!("operators = [\"{ADA}\"]\n")).await;
+        let status = |token: &str, method: Method, path: &str| {
+            let sent = asking.host.client.request(method, asking.host.url(path));
+            let sent = sent.bearer_auth(token).send();
+            async move { sent.await.expect("it answers").status().as_u16() }
+        };
+        for path in ["/workers", "/slo", "/costs", "/metrics"] {
+            assert_eq!(status(&ada, Method::GET, path).await, 200, "{path}");
+            assert_eq!(status(&eve, Method::GET, path).await, 403, "{path}");
+        }
+        assert_eq!(status(&eve, Method::POST, "/reload").await, 403);
+        assert_ne!(status(&ada, Method::POST, "/reload").await, 403);
+        let of = |caller: &str| format!("/explain/greet/hello_world?caller={caller}");
+        assert_eq!(status(&ada, Method::GET, &of(EVE)).await, 200);
+        assert_eq!(status(&eve, Method::GET, &of(EVE)).await, 200);
+        assert_eq!(status(&eve, Method::GET, &of(ADA)).await, 403);
+        let tools = status(&eve, Method::GET, "/capabilities").await;
+        assert_eq!(tools, 200);
     });
 }
 

@@ -12,7 +12,7 @@ use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
 use semver::{Comparator, Op, Version, VersionReq};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Gone, outcome, tool};
@@ -20,6 +20,7 @@ use crate::api::caller;
 use crate::api::routes::{RequestId, Unanswered, log_cause, panic_message};
 use crate::error::{Code, Failure};
 use crate::idempotency::Key;
+use crate::limits::Turn;
 use crate::router::{Answer, Call, EVENTS_BUFFERED, Once, Router};
 use crate::sandbox::{Event, Payload};
 use crate::worker::Offered;
@@ -49,7 +50,11 @@ pub(super) async fn call(
     let id = http.and_then(|http| http.get::<RequestId>()).cloned();
     let id = id.unwrap_or_else(RequestId::new).0;
     let gone = http.and_then(|http| http.get::<Gone>()).cloned();
-    let key = key(&context.meta)?;
+    let once = key(&context.meta)?.map(|key| Once {
+        key,
+        body: http.and_then(|http| http.get::<Option<Arc<OwnedSemaphorePermit>>>().cloned()?),
+        turn: http.and_then(|http| http.get::<Arc<Turn>>().cloned()),
+    });
     let mut running = Running {
         router,
         offered: &offered,
@@ -59,8 +64,8 @@ pub(super) async fn call(
             None => local.map(str::to_owned),
         },
         peer: &context.peer,
-        progress: context.meta.get_progress_token().filter(|_| key.is_none()),
-        key,
+        progress: context.meta.get_progress_token().filter(|_| once.is_none()),
+        once,
         started: Instant::now(),
         unanswered: Unanswered(Some(id)),
     };
@@ -100,7 +105,7 @@ struct Running<'a> {
     peer: &'a Peer<RoleServer>,
     progress: Option<ProgressToken>,
     /// A call with a key is told whole, at the end: what it told on the way is not kept.
-    key: Option<Key>,
+    once: Option<Once>,
     started: Instant,
     unanswered: Unanswered,
 }
@@ -110,9 +115,8 @@ impl Running<'_> {
         let capability = &self.offered.capability;
         let outcome = match tool::input(capability, arguments) {
             Ok((input, parameters)) => {
-                let once = self.key.take().map(|key| Once { key, body: None });
                 let call = Call {
-                    once,
+                    once: self.once.take(),
                     ..self.call(input, parameters)
                 };
                 let answered = self.invoke(call).await;

@@ -1,6 +1,7 @@
 //! Sessions of clients whose version of the protocol has them (before 2026-07-28), bounded in number and in
-//! idle time.
+//! idle time. Each is its caller's: an id that leaks opens nothing to another.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,8 +13,8 @@ use rmcp::transport::streamable_http_server::session::local::LocalSessionManager
 use rmcp::transport::streamable_http_server::{SessionId, SessionManager};
 use tokio::sync::watch;
 
-/// Sessions that are open at once. One more ends the one that was used longest ago: its client is told
-/// so (404) at its next request and begins another.
+/// Sessions that are open at once. One more ends one of the caller who has the most, that which was used longest
+/// ago: its client is told so (404) at its next request and begins another.
 const SESSIONS: usize = 256;
 /// A session in which nothing was asked and nothing told for this long ends. People leave an editor open
 /// over lunch.
@@ -21,9 +22,21 @@ const IDLE: Duration = Duration::from_secs(3600);
 
 pub(in crate::api) struct Sessions {
     local: LocalSessionManager,
-    /// When each was used last.
-    used: Mutex<HashMap<SessionId, Instant>>,
+    used: Mutex<HashMap<SessionId, Used>>,
     stopping: watch::Receiver<()>,
+}
+
+/// A session that is open.
+struct Used {
+    /// When it was used last.
+    last: Instant,
+    /// Who began it, where the host knows.
+    owner: Option<String>,
+}
+
+tokio::task_local! {
+    /// Who sends what is being handled. The SDK does not say it to who keeps its sessions.
+    pub(super) static CALLER: Option<String>;
 }
 
 type Failed = <LocalSessionManager as SessionManager>::Error;
@@ -40,15 +53,29 @@ impl Sessions {
         }
     }
 
-    fn used(&self) -> MutexGuard<'_, HashMap<SessionId, Instant>> {
+    fn used(&self) -> MutexGuard<'_, HashMap<SessionId, Used>> {
         // Each change is one call of the map's own.
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn oldest(&self) -> Option<SessionId> {
         let used = self.used();
-        let oldest = used.iter().min_by_key(|(_, used)| **used);
+        let mut counts: HashMap<Option<&str>, usize> = HashMap::new();
+        for session in used.values() {
+            *counts.entry(session.owner.as_deref()).or_default() += 1;
+        }
+        let count = |session: &Used| counts.get(&session.owner.as_deref()).copied();
+        let oldest = used
+            .iter()
+            .min_by_key(|(_, session)| (Reverse(count(session)), session.last));
         oldest.map(|(id, _)| id.clone())
+    }
+
+    /// Whether the session is another caller's.
+    pub fn is_anothers(&self, id: &str, caller: Option<&str>) -> bool {
+        let used = self.used();
+        let session = used.get(id);
+        session.is_some_and(|session| session.owner.as_deref() != caller)
     }
 }
 
@@ -62,7 +89,11 @@ impl SessionManager for Sessions {
             self.close_session(&oldest).await?;
         }
         let (id, transport) = self.local.create_session().await?;
-        self.used().insert(id.clone(), Instant::now());
+        let opened = Used {
+            last: Instant::now(),
+            owner: CALLER.try_with(Clone::clone).unwrap_or_default(),
+        };
+        self.used().insert(id.clone(), opened);
         Ok((id, transport))
     }
 
@@ -75,8 +106,8 @@ impl SessionManager for Sessions {
     }
 
     async fn has_session(&self, id: &SessionId) -> Result<bool, Failed> {
-        if let Some(used) = self.used().get_mut(id) {
-            *used = Instant::now();
+        if let Some(session) = self.used().get_mut(id) {
+            session.last = Instant::now();
         }
         self.local.has_session(id).await
     }
