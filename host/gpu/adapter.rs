@@ -26,6 +26,9 @@ impl Adapter {
         let all = instance.enumerate_adapters(wgpu::Backends::PRIMARY);
         let all = all.now_or_never().unwrap_or_default();
         let mut adapters: Vec<Self> = all.into_iter().map(Self::new).collect();
+        // Some drivers leave functions to be run when the process exits. With the last handle they would be unloaded
+        // before that, and the process would end in a fault.
+        std::mem::forget(instance);
         // A stable order: hardware before software, then as the drivers list them.
         adapters.sort_by_key(|adapter| adapter.found.is_software());
         adapters
