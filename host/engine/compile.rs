@@ -35,6 +35,8 @@ const WORDS: u64 = 4 << 10;
 /// memory was refused to it in a way that it could still tell.
 const REFUSED: u8 = 1;
 const NO_MEMORY: u8 = 3;
+/// The allocator makes memory writable as it is needed: a gigabyte at once would be all that the child has.
+const ALLOCATOR: [(&str, &str); 1] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0")];
 /// What Rust's runtime says before it aborts because memory was refused. A test holds this.
 const ABORTS: &str = "memory allocation of";
 
@@ -121,6 +123,7 @@ impl Compiler {
             .arg(self.memory.to_string())
             .args(job.flag())
             .env_clear()
+            .envs(ALLOCATOR)
             // A Ctrl-C at the terminal is the host's to answer.
             .process_group(0)
             .stdin(Stdio::piped())
