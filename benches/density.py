@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 
-ID = b"worker-hello-world"
+IDS = (b"worker-hello-world", b"worker/hello-world")  # its worker id, and the end of its SPIFFE id
 CALL = ("POST", "/invoke/greet/hello_world", b'{"name":"Ada"}', {"content-type": "application/json"})
 
 
@@ -55,7 +55,9 @@ def measure(program, component, count):
         workers = scratch / "workers"
         workers.mkdir()
         for number in range(count):
-            own = component.replace(ID, b"worker-hello-%05d" % number)
+            own = component
+            for ours in IDS:
+                own = own.replace(ours, ours[:-5] + b"%05d" % number)
             assert own != component and len(own) == len(component)
             (workers / f"hello-{number:05}.wasm").write_bytes(own)
         host, _, compiled = start(program, workers, scratch, "state-0")

@@ -215,6 +215,11 @@ impl Engine {
         self.gpus.get_or_init(find).await
     }
 
+    /// Those GPUs, if the drivers have answered.
+    pub fn known_gpus(&self) -> Option<&[Adapter]> {
+        self.gpus.get().map(Vec::as_slice)
+    }
+
     /// Who computes when more guests want to than there are cores.
     pub fn gate(&self) -> &Arc<Gate> {
         &self.gate
@@ -253,7 +258,7 @@ impl Engine {
 
     /// Makes a component ready to run: from the cache where it holds this very component for this
     /// very engine, else by compiling, in a child process that is killed if this future is dropped.
-    /// `compiling` is called before a compilation starts.
+    /// `digest` is that of the bytes; `compiling` is called before a compilation starts.
     ///
     /// # Errors
     ///
@@ -261,10 +266,10 @@ impl Engine {
     pub async fn component(
         &self,
         bytes: Bytes,
+        digest: blake3::Hash,
         compiling: impl FnOnce(),
     ) -> Result<(Component, Origin), CompileError> {
-        let (code, digest) = self.cached(bytes.clone(), Kind::Code).await?;
-        if let Some(component) = code {
+        if let Some(component) = self.cached(digest, Kind::Code).await? {
             return Ok((component, Origin::Cached));
         }
         if !is_component(&bytes) {
@@ -286,9 +291,8 @@ impl Engine {
     /// # Errors
     ///
     /// Whoever looked for it died.
-    pub async fn kept_image(&self, bytes: Bytes) -> Result<Option<Image>, CompileError> {
-        let (code, digest) = self.cached(bytes, Kind::Snapshot).await?;
-        if let Some(component) = code {
+    pub async fn kept_image(&self, digest: blake3::Hash) -> Result<Option<Image>, CompileError> {
+        if let Some(component) = self.cached(digest, Kind::Snapshot).await? {
             return Ok(Some(Image::Taken(component)));
         }
         let cache = self.cache.clone();
@@ -332,18 +336,14 @@ impl Engine {
         off_thread(move || cache.refuse(&component, &reason)).await
     }
 
-    /// What the cache has of a component, with its digest.
+    /// What the cache has of a component.
     async fn cached(
         &self,
-        bytes: Bytes,
+        digest: blake3::Hash,
         kind: Kind,
-    ) -> Result<(Option<Component>, blake3::Hash), CompileError> {
+    ) -> Result<Option<Component>, CompileError> {
         let (wasm, cache) = (self.wasm.clone(), self.cache.clone());
-        off_thread(move || {
-            let digest = blake3::hash(&bytes);
-            (cache.load(&wasm, &digest, kind), digest)
-        })
-        .await
+        off_thread(move || cache.load(&wasm, &digest, kind)).await
     }
 
     /// Compiles, and keeps the code under the digest of the component that it stands for.

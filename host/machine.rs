@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{major, minor};
 
@@ -66,9 +67,10 @@ pub struct Gpu {
 )]
 pub struct MemoryUnknown;
 
-/// Cores that this process may use.
+/// Cores that this process may use: asked once, since the kernel tells it in several files.
 pub fn cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Bytes of memory that this process may use; 0 where nothing says.

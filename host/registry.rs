@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::engine::Engine;
 use crate::remote::{Entry, Remotes};
 use crate::rules::Rules;
-use crate::worker::{Refused, Worker};
+use crate::worker::{Refused, Starting, Worker};
 
 pub use directory::Changes;
 pub use manifest::{Manifest, Manifests};
@@ -64,6 +64,8 @@ pub struct Local {
     /// Files that may not serve. A file of `workers` may be among them: then it is a later version that
     /// was refused, and the earlier one serves.
     pub refused: Vec<Refused>,
+    /// Files that wait to be placed.
+    pub starting: Vec<Arc<Starting>>,
 }
 
 impl Registry {
@@ -84,7 +86,8 @@ impl Registry {
     }
 
     /// A registry of the components in a directory, loaded in parallel, which can be looked at again. A bad
-    /// worker is refused and listed; the others serve.
+    /// worker is refused and listed; the others serve. One that asks for a GPU is starting until
+    /// [`Registry::place`] has placed it.
     ///
     /// # Errors
     ///
@@ -130,6 +133,7 @@ impl Registry {
     /// The directory cannot be read. What is loaded goes on serving.
     pub async fn reload(&self) -> io::Result<Changes> {
         let mut changes = self.look(Look::Again).await?;
+        changes.extend(self.place().await?);
         for _ in 0..PATIENCE {
             if changes.unsettled.is_empty() {
                 break;
@@ -147,6 +151,34 @@ impl Registry {
     /// The directory cannot be read. What is loaded goes on serving.
     pub async fn refresh(&self) -> io::Result<Changes> {
         self.look(Look::Changed).await
+    }
+
+    /// Asks the drivers which GPUs there are, if a worker waits for that, and places it.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be read. What is loaded goes on serving.
+    pub async fn place(&self) -> io::Result<Changes> {
+        match &self.directory {
+            Some(directory) if !self.snapshot().starting().is_empty() => {
+                directory.ask_gpus().await;
+                self.look(Look::Changed).await
+            }
+            _ => Ok(Changes::default()),
+        }
+    }
+
+    /// Places whoever is starting, for as long as the future lives.
+    pub async fn keep_placed(&self) -> Infallible {
+        let mut changes = self.changes();
+        loop {
+            changes.mark_unchanged();
+            if let Err(error) = self.place().await {
+                tracing::error!("what is starting goes on waiting: {error}");
+            }
+            // The sender is this registry's own.
+            let _ = changes.changed().await;
+        }
     }
 
     /// Takes the init snapshots of workers that are to have one and do not yet: one after the other, for

@@ -34,6 +34,8 @@ pub use health::{Breaker, Health, Pass};
 pub use held::Held;
 pub use image::Snapshotted;
 
+use load::Unready;
+
 /// A component that is loaded and ready.
 pub struct Worker {
     id: Arc<str>,
@@ -85,6 +87,25 @@ pub struct Refused {
     pub worker_id: Option<String>,
     /// Every reason, each a line that names its fix where there is one.
     pub reasons: Vec<String>,
+}
+
+/// A component that waits to be placed: it may serve if the drivers offer the GPU that it asks for, and they
+/// have not answered yet.
+pub struct Starting {
+    /// The component's file.
+    pub file: PathBuf,
+    /// The worker id that it claims.
+    pub worker_id: String,
+    /// What it would offer.
+    pub capabilities: Vec<Capability>,
+}
+
+/// What a component became.
+pub enum Begun {
+    /// A worker.
+    Ready(Box<Worker>),
+    /// One that is still to be placed: [`Worker::begin`] again when the drivers have answered.
+    Starting(Starting),
 }
 
 /// What a worker is doing and has done.
@@ -147,13 +168,44 @@ impl Worker {
     ///
     /// Every reason why it may not serve.
     pub async fn of(engine: &Engine, config: &Config, binary: &Binary) -> Result<Self, Refused> {
-        load::Loading {
+        let loading = load::Loading {
             engine,
             config,
             binary,
+            waits: true,
+        };
+        loading.run().await.map_err(|unready| match unready {
+            Unready::Refused(refused) => refused,
+            // Not where it waits.
+            Unready::Starting(starting) => {
+                let reason = "the drivers have not said which GPUs there are";
+                binary.refused(Some(starting.worker_id), vec![reason.to_owned()])
+            }
+        })
+    }
+
+    /// The same without waiting for the drivers to say which GPUs there are: where that decides and they
+    /// have not answered, the worker is starting.
+    ///
+    /// # Errors
+    ///
+    /// Every reason why it may not serve.
+    pub async fn begin(
+        engine: &Engine,
+        config: &Config,
+        binary: &Binary,
+    ) -> Result<Begun, Refused> {
+        let loading = load::Loading {
+            engine,
+            config,
+            binary,
+            waits: false,
+        };
+        match loading.run().await {
+            Ok(worker) => Ok(Begun::Ready(Box::new(worker))),
+            Err(Unready::Starting(starting)) => Ok(Begun::Starting(starting)),
+            Err(Unready::Refused(refused)) => Err(refused),
         }
-        .run()
-        .await
     }
 
     /// Takes the place of an earlier version of the same file: its slots and its line, its accounts of CPU

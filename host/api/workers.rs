@@ -10,7 +10,7 @@ use crate::capability::Constraint;
 use crate::engine::Origin;
 use crate::remote::Remote;
 use crate::router::Router;
-use crate::worker::{Observed, Offered, Refused, Snapshotted, Worker};
+use crate::worker::{Observed, Offered, Refused, Snapshotted, Starting, Worker};
 
 /// Everything that the snapshot holds. Files appear by name: the host's paths are nobody's business.
 pub(super) fn view(router: &Router) -> Value {
@@ -21,6 +21,8 @@ pub(super) fn view(router: &Router) -> Value {
         .map(|worker| loaded(router, worker, snapshot.refused()))
         .collect();
     let refused: Vec<Value> = snapshot.refused().iter().map(refusal).collect();
+    let starting = snapshot.starting().iter();
+    let starting: Vec<Value> = starting.map(|starting| waiting(starting)).collect();
     let called = snapshot
         .remote()
         .remotes
@@ -38,7 +40,7 @@ pub(super) fn view(router: &Router) -> Value {
         })
     });
     let remote: Vec<Value> = called.chain(not_called).collect();
-    json!({ "workers": workers, "refused": refused, "remote": remote })
+    json!({ "workers": workers, "starting": starting, "refused": refused, "remote": remote })
 }
 
 fn remote_worker(remote: &Remote) -> Value {
@@ -92,6 +94,16 @@ fn loaded(router: &Router, worker: &Worker, refused: &[Refused]) -> Value {
             "wall_ms": ms(observed.wall_peak),
         },
         "capabilities": worker.offered().iter().map(|offered| capability(router, offered, &observed)).collect::<Vec<_>>(),
+    })
+}
+
+fn waiting(starting: &Starting) -> Value {
+    let capabilities = starting.capabilities.iter();
+    json!({
+        "worker_id": starting.worker_id,
+        "file": file_name(&starting.file),
+        "capabilities": capabilities.map(|capability| capability.key()).collect::<Vec<_>>(),
+        "reason": "the drivers are asked which GPUs there are",
     })
 }
 

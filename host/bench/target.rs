@@ -62,7 +62,7 @@ impl Target {
         let registry = Registry::new(Snapshot::default());
         registry.replace_local(Local {
             workers,
-            refused: Vec::new(),
+            ..Local::default()
         });
         registry
     }

@@ -66,6 +66,7 @@ impl Demo {
         super::runtime()?.block_on(async {
             let (listener, router, config, engine) = serve::ready(config, &out).await?;
             let address = listener.local_addr().map_err(Ended::usage)?;
+            router.registry().place().await.map_err(Ended::usage)?;
             let snapshot = router.registry().snapshot();
             let (stop, stopped) = oneshot::channel::<()>();
             let server = tokio::spawn(api::serve(

@@ -35,6 +35,8 @@ impl Mcp {
                 loaded = serve::load(config, &self.dir) => loaded?,
                 () = &mut stop => return Ok(()),
             };
+            // Clients ask for the tools once, at the start.
+            router.registry().place().await.map_err(Ended::usage)?;
             let settings = api::Settings::from(config.as_ref());
             let conversation = api::converse(router.clone(), &settings, stop);
             serve::tending(&router, conversation)

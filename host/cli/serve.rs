@@ -174,6 +174,7 @@ pub async fn tending<T>(router: &Router, serving: impl Future<Output = T>) -> T 
         served = serving => served,
         never = telemetry.tend() => match never {},
         never = router.registry().keep_remote() => match never {},
+        never = router.registry().keep_placed() => match never {},
         never = router.registry().keep_snapshots() => match never {},
     };
     // Only a panic ends it early, and that was printed.
@@ -200,7 +201,7 @@ async fn follow(router: Arc<Router>, watch: Option<Watch>, mut hangup: Signal) {
     tokio::join!(watched, asked);
 }
 
-/// Everything that can fail, before the first request can come.
+/// Everything that can fail, before the first request can come. A worker that asks for a GPU may still be starting.
 pub async fn ready(
     config: Config,
     dir: &Path,
@@ -231,7 +232,7 @@ pub async fn load(config: Config, dir: &Path) -> Result<(Arc<Router>, Arc<Config
         .map_err(|error| Ended::Usage(format!("{}: {error}", dir.display())))?;
     let registry = registry.joined_by(remotes);
     let snapshot = registry.snapshot();
-    if snapshot.workers().is_empty() {
+    if snapshot.workers().is_empty() && snapshot.starting().is_empty() {
         tracing::warn!(
             "no worker serves: {} holds no component that may",
             dir.display()

@@ -4,13 +4,16 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::worker::{Refused, Worker};
+use crate::capability::Capability;
+use crate::worker::{Refused, Starting, Worker};
 
 /// The newcomers whose ids are theirs alone, and why the others are refused. An id that two newcomers claim
-/// belongs to neither; one that a worker has who serves already stays with it.
+/// belongs to neither, also where one of them is still starting; one that a worker has who serves already
+/// stays with it.
 pub(super) fn settle(
     mut newcomers: Vec<Worker>,
     serving: &[Arc<Worker>],
+    starting: &[Arc<Starting>],
 ) -> (Vec<Worker>, Vec<Refused>) {
     newcomers.sort_by(|a, b| (a.id(), a.file()).cmp(&(b.id(), b.file())));
     let mut owners: HashMap<String, &Path> = HashMap::new();
@@ -21,6 +24,11 @@ pub(super) fn settle(
     for worker in &newcomers {
         for id in ids(worker) {
             claims.entry(id).or_default().push(worker.file().to_owned());
+        }
+    }
+    for starting in starting {
+        for id in claimed(&starting.worker_id, starting.capabilities.iter()) {
+            claims.entry(id).or_default().push(starting.file.clone());
         }
     }
     let mut kept = Vec::new();
@@ -74,12 +82,20 @@ pub(super) fn unchanged(worker: &Worker, before: Option<&BTreeSet<String>>) -> R
 
 /// The identities that a worker claims.
 pub(super) fn ids(worker: &Worker) -> BTreeSet<String> {
-    let spiffe = worker.offered().iter().filter_map(|offered| {
-        let id = offered.capability.spiffe_id.as_ref()?;
+    let offered = worker.offered().iter();
+    claimed(worker.id(), offered.map(|offered| &offered.capability))
+}
+
+fn claimed<'a>(
+    worker: &str,
+    capabilities: impl Iterator<Item = &'a Capability>,
+) -> BTreeSet<String> {
+    let spiffe = capabilities.filter_map(|capability| {
+        let id = capability.spiffe_id.as_ref()?;
         Some(format!("spiffe id {id}"))
     });
     let mut ids: BTreeSet<String> = spiffe.collect();
-    ids.insert(format!("worker id {}", worker.id()));
+    ids.insert(format!("worker id {worker}"));
     ids
 }
 

@@ -15,7 +15,7 @@ use super::{Local, claims, loading};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::rules::Looked;
-use crate::worker::{Binary, Refused, Worker};
+use crate::worker::{Begun, Binary, Refused, Starting, Worker};
 
 /// How often a reload that is asked for waits until files are still.
 pub(super) const PATIENCE: u32 = 10;
@@ -53,6 +53,8 @@ pub struct Changes {
     pub removed: Vec<Arc<Worker>>,
     /// What was looked at and may not serve.
     pub refused: Vec<Refused>,
+    /// What serves once the drivers have said which GPUs there are, if one of them suits.
+    pub starting: Vec<Arc<Starting>>,
     /// Files that are being written: they are looked at again.
     pub unsettled: Vec<PathBuf>,
     /// Why the policy stays as it was before its files changed.
@@ -81,6 +83,7 @@ enum Loaded {
     /// The same as what serves.
     Serving,
     New(Box<Worker>),
+    Starting(blake3::Hash, Starting),
     /// With its digest, if it could be read.
     Refused(Option<blake3::Hash>, Refused),
 }
@@ -119,7 +122,8 @@ impl Directory {
         let mut gone = Vec::new();
         let mut loads = Vec::new();
         for (file, seen) in &*files {
-            let retried = again && seen.refused.is_some() && seen.stamp.is_some();
+            let placed = seen.starting.is_some() && self.engine.known_gpus().is_some();
+            let retried = (placed || again && seen.refused.is_some()) && seen.stamp.is_some();
             match seen.due(look == Look::First) {
                 Due::Drain => gone.push(file.clone()),
                 Due::Wait => changes.unsettled.push(file.clone()),
@@ -196,6 +200,11 @@ impl Directory {
         (!reasons.is_empty()).then(|| (worker.clone(), refused(reasons)))
     }
 
+    /// Waits until the drivers have said which GPUs there are.
+    pub async fn ask_gpus(&self) {
+        self.engine.gpus().await;
+    }
+
     /// Takes the init snapshot of a worker of this directory.
     pub async fn take_snapshot(&self, worker: &Worker) {
         worker.take_snapshot(&self.engine, &self.config).await;
@@ -233,14 +242,18 @@ impl Load {
         if self.judged == Some(digest) {
             return Loaded::Same;
         }
-        match self.worker(&binary).await {
-            Ok(worker) => Loaded::New(Box::new(worker)),
+        match self.begun(&binary).await {
+            Ok(Begun::Ready(worker)) => Loaded::New(worker),
+            Ok(Begun::Starting(starting)) => Loaded::Starting(digest, starting),
             Err(refused) => Loaded::Refused(Some(digest), refused),
         }
     }
 
-    async fn worker(&self, binary: &Binary) -> Result<Worker, Refused> {
-        let worker = Worker::of(&self.engine, &self.config, binary).await?;
+    async fn begun(&self, binary: &Binary) -> Result<Begun, Refused> {
+        let worker = match Worker::begin(&self.engine, &self.config, binary).await? {
+            Begun::Ready(worker) => worker,
+            starting @ Begun::Starting(_) => return Ok(starting),
+        };
         // A host that starts opens its state by itself, and does not start where it cannot.
         let state = self.engine.state().filter(|_| !self.is_first);
         if let Some(state) = state.filter(|_| worker.keeps_state()) {
@@ -250,7 +263,7 @@ impl Load {
                 reasons: vec![error.to_string()],
             })?;
         }
-        Ok(worker)
+        Ok(Begun::Ready(worker))
     }
 }
 
@@ -268,6 +281,7 @@ impl Turn<'_> {
             return;
         };
         (seen.judged, seen.digest, seen.refused, seen.contested) = (None, None, None, false);
+        seen.starting = None;
         self.changes.removed.extend(seen.serving.take());
         self.is_other = true;
     }
@@ -282,6 +296,7 @@ impl Turn<'_> {
                 .unwrap_or_else(|error| Loaded::Refused(None, loading::died(file.clone(), &error)));
             if !matches!(loaded, Loaded::Unsettled) {
                 seen.judged = seen.stamp;
+                self.is_other |= seen.starting.take().is_some();
             }
             match loaded {
                 Loaded::Unsettled => self.changes.unsettled.push(file),
@@ -294,6 +309,13 @@ impl Turn<'_> {
                     seen.digest = digest;
                     self.refuse(refused, false);
                 }
+                Loaded::Starting(digest, starting) => {
+                    let starting = Arc::new(starting);
+                    (seen.digest, seen.refused, seen.contested) = (Some(digest), None, false);
+                    seen.starting = Some(starting.clone());
+                    self.changes.starting.push(starting);
+                    self.is_other = true;
+                }
                 Loaded::New(worker) => {
                     seen.digest = Some(worker.digest());
                     match claims::unchanged(&worker, seen.ids.as_ref()) {
@@ -304,7 +326,8 @@ impl Turn<'_> {
                 }
             }
         }
-        let (newcomers, contested) = claims::settle(newcomers, &local(self.files).workers);
+        let there = local(self.files);
+        let (newcomers, contested) = claims::settle(newcomers, &there.workers, &there.starting);
         for refused in contested {
             self.refuse(refused, true);
         }
@@ -358,9 +381,11 @@ impl Turn<'_> {
 fn local(files: &BTreeMap<PathBuf, Seen>) -> Local {
     let serving = files.values().filter_map(|seen| seen.serving.clone());
     let refused = files.values().filter_map(|seen| seen.refused.clone());
+    let starting = files.values().filter_map(|seen| seen.starting.clone());
     Local {
         workers: serving.collect(),
         refused: refused.collect(),
+        starting: starting.collect(),
     }
 }
 
@@ -371,7 +396,7 @@ impl Changes {
         self.replaced.extend(later.replaced);
         self.removed.extend(later.removed);
         self.refused.extend(later.refused);
-        self.unsettled = later.unsettled;
+        (self.starting, self.unsettled) = (later.starting, later.unsettled);
         self.policy = later.policy.or(self.policy.take());
     }
 
@@ -387,6 +412,10 @@ impl Changes {
                 let capabilities: Vec<&str> = offered.collect();
                 tracing::info!(worker = %worker.id(), capabilities = capabilities.join(" "), "{what}");
             }
+        }
+        for starting in &self.starting {
+            let worker = &starting.worker_id;
+            tracing::info!(%worker, "starting: the drivers are asked which GPUs there are");
         }
         for refused in &self.refused {
             for reason in &refused.reasons {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::components;
-use crate::worker::{Refused, Worker};
+use crate::worker::{Refused, Starting, Worker};
 
 /// How long a file must have been still before it counts: who copies or saves is done by then.
 pub(super) const SETTLE: Duration = Duration::from_millis(200);
@@ -40,6 +40,8 @@ pub(super) struct Seen {
     pub ids: Option<BTreeSet<String>>,
     /// Why what was judged last may not serve.
     pub refused: Option<Refused>,
+    /// What was judged last waits to be placed.
+    pub starting: Option<Arc<Starting>>,
     /// It is refused for what another file claims: the next change may free it.
     pub contested: bool,
 }
@@ -84,8 +86,14 @@ impl Seen {
             last: Weak::new(),
             ids: None,
             refused: None,
+            starting: None,
             contested: false,
         }
+    }
+
+    /// Nothing of it is left.
+    fn is_gone(&self) -> bool {
+        self.serving.is_none() && self.refused.is_none() && self.starting.is_none()
     }
 
     /// What is to be done, where nothing need be waited for (`first`) or else.
@@ -94,7 +102,7 @@ impl Seen {
             || self.since.elapsed() >= SETTLE
             || self.stamp.as_ref().is_some_and(Stamp::is_old);
         let due = match self.stamp {
-            None if self.serving.is_none() && self.refused.is_none() => return Due::Nothing,
+            None if self.is_gone() => return Due::Nothing,
             None => Due::Drain,
             Some(_) if self.stamp == self.judged => return Due::Nothing,
             Some(_) => Due::Load,

@@ -10,7 +10,7 @@ use crate::capability::{Filter, View};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::remote::{self, Entry, Joined};
-use crate::worker::{Offered, Refused, Snapshotted, Worker};
+use crate::worker::{Offered, Refused, Snapshotted, Starting, Worker};
 
 /// A capability and the worker that offers it.
 #[derive(Clone)]
@@ -36,6 +36,7 @@ pub struct Snapshot {
     verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>>,
     workers: Vec<Arc<Worker>>,
     refused: Vec<Refused>,
+    starting: Vec<Arc<Starting>>,
     pub(super) remote: Joined,
 }
 
@@ -66,7 +67,7 @@ impl Snapshot {
                 Err(error) => local.refused.push(loading::died(file, &error)),
             }
         }
-        let (workers, contested) = claims::settle(workers, &[]);
+        let (workers, contested) = claims::settle(workers, &[], &[]);
         local.workers = workers.into_iter().map(Arc::new).collect();
         local.refused.extend(contested);
         Self::compose(&local, &[])
@@ -108,6 +109,7 @@ impl Snapshot {
             verbs,
             workers,
             refused,
+            starting: local.starting.clone(),
             remote,
         }
     }
@@ -117,6 +119,7 @@ impl Snapshot {
         Local {
             workers: self.workers.clone(),
             refused: self.refused.clone(),
+            starting: self.starting.clone(),
         }
     }
 
@@ -150,6 +153,11 @@ impl Snapshot {
             .map(|(worker, offered)| View::new(&offered.capability, url, worker.load_score()))
             .chain(self.remote_capabilities(filter))
             .collect()
+    }
+
+    /// Components that wait to be placed.
+    pub fn starting(&self) -> &[Arc<Starting>] {
+        &self.starting
     }
 
     /// Whether there is anyone to serve a call.

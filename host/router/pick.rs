@@ -11,9 +11,10 @@ use super::explain::{Explanation, explain};
 use super::facts::Facts;
 use super::judge::{Barred, Who, audit, denied};
 use super::{Call, Router, Tried, no_name, no_verb, unknown};
+use crate::capability::Capability;
 use crate::error::{Code, Failure};
-use crate::registry::{Candidate, Provider};
-use crate::worker::{Health, Offered};
+use crate::registry::{Candidate, Provider, Snapshot};
+use crate::worker::{Health, Offered, Starting};
 
 /// What `explain` is asked: a call without an input.
 #[derive(Debug, Default)]
@@ -97,6 +98,20 @@ impl Router {
         tried: &Tried,
     ) -> Result<Chosen, Failure> {
         let snapshot = self.registry().snapshot();
+        let found = self.find_in(&snapshot, call, began, tried).await;
+        found.map_err(|failure| match failure.code {
+            Code::UnknownCapability => starting(&snapshot, call).unwrap_or(failure),
+            _ => failure,
+        })
+    }
+
+    async fn find_in(
+        &self,
+        snapshot: &Snapshot,
+        call: &Call,
+        began: Instant,
+        tried: &Tried,
+    ) -> Result<Chosen, Failure> {
         let names = snapshot
             .names(&call.verb)
             .ok_or_else(|| no_verb(&call.verb))?;
@@ -163,6 +178,28 @@ impl Router {
     fn seed(&self) -> u64 {
         self.shared.choices.fetch_add(1, Relaxed)
     }
+}
+
+/// When to ask again for a worker that is starting: most drivers answer in less.
+const SOON: Duration = Duration::from_secs(1);
+
+/// That a call comes too early for the one who may serve it.
+fn starting(snapshot: &Snapshot, call: &Call) -> Option<Failure> {
+    let is_meant = |capability: &&Capability| {
+        let (name, version) = (call.name.as_deref(), call.version.as_ref());
+        capability.verb.as_str() == call.verb
+            && name.is_none_or(|name| capability.name.as_str() == name)
+            && version.is_none_or(|wanted| wanted.matches(&capability.version))
+    };
+    let meant = |at: &Arc<Starting>| at.capabilities.iter().find(is_meant).map(Capability::key);
+    let (worker, key) = snapshot
+        .starting()
+        .iter()
+        .find_map(|at| Some((at.worker_id.clone(), meant(at)?)))?;
+    let message = format!("`{key}` is starting: the drivers are asked which GPUs there are");
+    let mut failure = Failure::new(Code::Unavailable, message).retry_after(SOON);
+    failure.worker_id = Some(worker);
+    Some(failure)
 }
 
 /// Whether a candidate may still serve a call. A call that was forwarded to this host is meant for its

@@ -59,8 +59,11 @@ impl Binary {
 fn read(file: &Path, cap: u64) -> Result<(Bytes, Option<SystemTime>, blake3::Hash), String> {
     let unreadable = |error| format!("cannot be read: {error}");
     let opened = File::open(file).map_err(unreadable)?;
-    let modified = opened.metadata().and_then(|about| about.modified()).ok();
-    let mut bytes = Vec::new();
+    let about = opened.metadata().map_err(unreadable)?;
+    let modified = about.modified().ok();
+    // All at once, and a byte to see the end: to grow is to copy.
+    let size = about.len().min(cap).saturating_add(1);
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
     opened
         .take(cap.saturating_add(1))
         .read_to_end(&mut bytes)

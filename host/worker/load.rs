@@ -8,8 +8,8 @@ use wasmtime::component::Component;
 
 use super::held::Known;
 use super::{
-    Binary, Breaker, Load, Offered, Refused, Snapshotted, Worker, applicant, image, placement,
-    storage, terms,
+    Binary, Breaker, Load, Offered, Refused, Snapshotted, Starting, Worker, applicant, image,
+    placement, storage, terms,
 };
 use crate::capability::{self, Capability, Required, WorkerId};
 use crate::config::Config;
@@ -43,10 +43,24 @@ pub(super) struct Loading<'a> {
     pub engine: &'a Engine,
     pub config: &'a Config,
     pub binary: &'a Binary,
+    /// Whether it waits for the drivers' answer, where it needs that.
+    pub waits: bool,
+}
+
+/// Why there is no worker.
+pub(super) enum Unready {
+    Refused(Refused),
+    Starting(Starting),
+}
+
+impl From<Refused> for Unready {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
 }
 
 impl Loading<'_> {
-    pub async fn run(&self) -> Result<Worker, Refused> {
+    pub async fn run(&self) -> Result<Worker, Unready> {
         let stem = self.stem();
         let operator = self.config.workers.get(&stem);
         let wanted = operator
@@ -94,7 +108,19 @@ impl Loading<'_> {
         let asks = |at: &Capability| placement::asks_for_gpu(at, known.relaxed);
         let imported = |name: &String| name.starts_with("crank:gpu/");
         let adapters = match capabilities.iter().any(asks) || imports.iter().any(imported) {
-            true => self.engine.gpus().await,
+            true if self.waits => self.engine.gpus().await,
+            true => match self.engine.known_gpus() {
+                Some(known) => known,
+                // What is refused in any case need not wait.
+                None if !reasons.is_empty() => return Err(refused(reasons).into()),
+                None => {
+                    return Err(Unready::Starting(Starting {
+                        file: self.binary.file.clone(),
+                        worker_id: id.to_owned(),
+                        capabilities,
+                    }));
+                }
+            },
             false => &[],
         };
         if let Some(machine) = known.machine {
@@ -111,10 +137,10 @@ impl Loading<'_> {
             &OperatorGrants::new(&stem, operator),
         ) {
             Ok(grants) if reasons.is_empty() => grants,
-            Ok(_) => return Err(refused(reasons)),
+            Ok(_) => return Err(refused(reasons).into()),
             Err(refusals) => {
                 reasons.extend(refusals);
-                return Err(refused(reasons));
+                return Err(refused(reasons).into());
             }
         };
         let gpu = match grants.iter().any(|linked| linked == Interface::Gpu) {
@@ -203,7 +229,7 @@ impl Loading<'_> {
     /// The component, or where it was taken before its init snapshot.
     async fn prepared(&self, wanted: bool) -> Result<(Component, Origin, Snapshotted), Refused> {
         let kept = match wanted {
-            true => self.engine.kept_image(self.binary.bytes.clone()).await,
+            true => self.engine.kept_image(self.binary.digest()).await,
             false => Ok(None),
         };
         let snapshotted = match kept {
@@ -231,7 +257,8 @@ impl Loading<'_> {
         let began = Instant::now();
         let kib = bytes.len() >> 10;
         let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
-        let made = self.engine.component(bytes, compiling).await;
+        let digest = self.binary.digest();
+        let made = self.engine.component(bytes, digest, compiling).await;
         let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
         if origin == Origin::Compiled {
             tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());

@@ -324,7 +324,11 @@ fn cancelling_or_leaving_ends_the_sandbox() {
 async fn replace(router: &Router, name: &str) {
     let workers = load(vec![guest(name)], "").await.workers().to_vec();
     let refused = Vec::new();
-    router.registry().replace_local(Local { workers, refused });
+    router.registry().replace_local(Local {
+        workers,
+        refused,
+        ..Local::default()
+    });
 }
 
 #[test]

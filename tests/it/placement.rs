@@ -341,8 +341,14 @@ fn workers_lists_every_constraint_with_what_is_declared_in_force_and_used() {
             .await
             .expect("an answer");
         assert_eq!(invoked.status().as_u16(), 200);
-        let view = client.get(format!("{}/workers", serving.1)).send().await;
-        view.expect("an answer").json().await.expect("JSON")
+        loop {
+            let view = client.get(format!("{}/workers", serving.1)).send().await;
+            let view: Value = view.expect("an answer").json().await.expect("JSON");
+            // The others serve before the drivers have answered.
+            if view["starting"] == json!([]) {
+                break view;
+            }
+        }
     });
     assert_says(
         &view["refused"][0]["reasons"].to_string(),
@@ -421,5 +427,85 @@ fn the_image_classifier_is_refused_without_a_gpu() {
         let call = host.client.post(url).header("content-type", "image/png");
         let answer = call.body(&b"\x89PNG"[..]).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 404);
+    });
+}
+
+#[test]
+fn who_asks_for_a_gpu_is_starting_until_the_drivers_have_answered() {
+    run(async {
+        let dir = dir();
+        let put = |stem: &str, name: &str, constraints: Value| {
+            place(&dir, stem, &asking(name, constraints).build());
+        };
+        put("plain", "plain", json!({}));
+        put("small", "small", json!({ "gpu-memory-mb": 64 }));
+        put("large", "large", json!({ "gpu-memory-mb": 4096 }));
+        // Claims what a worker has that is starting: neither gets it, whoever is first.
+        put("contested", "contested", json!({ "gpu-memory-mb": 64 }));
+        place(&dir, "copy", &{
+            let mut copy = asking("copy", json!({}));
+            copy.declaration["worker-id"] = json!("worker-contested");
+            copy.build()
+        });
+        let code = Path::new(env!("CARGO_TARGET_TMPDIR")).join("code");
+        let engine = engine(&code).on(gpus(&[(GpuType::Software, 1024)]));
+        let registry = Registry::open(&engine, &config(""), dir.path()).await;
+        let router = Arc::new(Router::new(registry.expect("the directory is read")));
+        let host = Host::of(router.clone(), |_| {}).await;
+        let called = async |name: &str| {
+            let url = host.url(&format!("/invoke/misbehave/{name}"));
+            let answer = host.client.post(url).json(&json!({})).send().await;
+            answer.expect("an answer")
+        };
+        let listed = async |list: &str| {
+            let view: Value = host.get("/workers").await.json().await.expect("JSON");
+            let list = view[list].as_array().expect("a list").clone();
+            let ids = list.iter().map(|worker| worker["worker_id"].clone());
+            ids.collect::<Vec<Value>>()
+        };
+
+        assert_eq!(called("plain").await.status(), 200);
+        let early = called("small").await;
+        assert_eq!(
+            (early.status().as_u16(), &early.headers()["retry-after"]),
+            (503, &"1".parse().unwrap())
+        );
+        assert_says(
+            &early.text().await.expect("a body"),
+            &["`misbehave:small` is starting", "worker-small"],
+        );
+        assert_eq!(called("nobody").await.status(), 404);
+        let waiting = ["worker-contested", "worker-large", "worker-small"];
+        assert_eq!(listed("starting").await, waiting);
+        assert_eq!(listed("workers").await, ["worker-plain"]);
+        assert_eq!(listed("refused").await, ["worker-contested"]);
+
+        router
+            .registry()
+            .place()
+            .await
+            .expect("the directory is read");
+        assert_eq!(called("small").await.status(), 200);
+        assert_eq!(listed("starting").await, [""; 0]);
+        assert_eq!(listed("workers").await, ["worker-plain", "worker-small"]);
+        assert_eq!(
+            listed("refused").await,
+            ["worker-contested", "worker-contested", "worker-large"]
+        );
+    });
+}
+
+#[test]
+fn a_host_whose_workers_want_no_gpu_asks_no_driver() {
+    run(async {
+        let dir = dir();
+        place(&dir, "plain", &asking("plain", json!({})).build());
+        let code = Path::new(env!("CARGO_TARGET_TMPDIR")).join("code");
+        let engine = engine(&code).on(gpus(&[]));
+        let registry = Registry::open(&engine, &config(""), dir.path()).await;
+        let registry = registry.expect("the directory is read");
+        registry.place().await.expect("the directory is read");
+        registry.reload().await.expect("the directory is read");
+        assert!(engine.known_gpus().is_none());
     });
 }

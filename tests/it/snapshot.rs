@@ -163,7 +163,7 @@ fn a_worker_that_takes_long_to_initialise_answers_as_fast_as_one_that_does_not()
             times.sort();
             medians.push(times[times.len() / 2]);
         }
-        // Twice is the promise, measured in `benches/start.rs`; a millisecond is for a busy machine.
+        // Twice is the promise, measured in `benches/start.py`; a millisecond is for a busy machine.
         assert!(
             medians[1] < 2 * medians[0] + Duration::from_millis(1),
             "{medians:?}"
