@@ -133,13 +133,15 @@ impl Registry {
     /// The directory cannot be read. What is loaded goes on serving.
     pub async fn reload(&self) -> io::Result<Changes> {
         let mut changes = self.look(Look::Again).await?;
-        changes.extend(self.place().await?);
         for _ in 0..PATIENCE {
             if changes.unsettled.is_empty() {
                 break;
             }
             tokio::time::sleep(SETTLE).await;
             changes.extend(self.look(Look::Changed).await?);
+        }
+        if !self.snapshot().starting().is_empty() {
+            changes.extend(self.place().await?);
         }
         Ok(changes)
     }
