@@ -9,10 +9,8 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +22,7 @@ use axum::response::Response;
 use axum::routing::post;
 use axum::{Json, Router};
 use bytes::Bytes;
-use common::{allowed_cores, config, hello, pin};
+use common::{Running, SERVE, allowed_cores, config, hello, listen, median, pin};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
 use crank::engine::{Engine, Settings};
@@ -33,12 +31,10 @@ use hyper::Request;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
-/// The argument that makes this program a server.
-const SERVE: &str = "--serve";
 const SERVERS: [&str; 3] = ["axum", "axum + wasmtime", "crank"];
 const CONNECTIONS: usize = 16;
 const PATH: &str = "/invoke/greet/hello_world";
@@ -93,99 +89,29 @@ fn measure(time: Duration, rounds: usize) {
     println!(
         "\n{CONNECTIONS} connections, one core for the server, medians of {rounds} rounds of {time:?}:"
     );
-    let median = |of: &dyn Fn(&Figures) -> f64, figures: &[Figures]| {
-        let mut values: Vec<f64> = figures.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
+    let middle = |of: &dyn Fn(&Figures) -> f64, figures: &[Figures]| {
+        median(figures.iter().map(of).collect())
     };
     for (server, figures) in SERVERS.iter().zip(&all) {
         println!(
             "{server:16} {:8.0} requests/s  {:6.1} us CPU each  p50 {:.2} ms  p99 {:.2} ms",
-            median(&|f| f.per_second, figures),
-            median(&|f| f.cpu_us, figures),
-            median(&|f| f.p50.as_secs_f64() * 1e3, figures),
-            median(&|f| f.p99.as_secs_f64() * 1e3, figures),
+            middle(&|f| f.per_second, figures),
+            middle(&|f| f.cpu_us, figures),
+            middle(&|f| f.p50.as_secs_f64() * 1e3, figures),
+            middle(&|f| f.p99.as_secs_f64() * 1e3, figures),
         );
     }
     // Of each round by itself: what slows a round down slows all of it.
     for (against, figures) in SERVERS.iter().zip(&all).take(2) {
         let ratio = |of: &dyn Fn(&Figures) -> f64| {
-            let mut ratios: Vec<f64> = all[2]
-                .iter()
-                .zip(figures)
-                .map(|(ours, theirs)| of(ours) / of(theirs))
-                .collect();
-            ratios.sort_by(f64::total_cmp);
-            ratios[ratios.len() / 2]
+            let rounds = all[2].iter().zip(figures);
+            median(rounds.map(|(ours, theirs)| of(ours) / of(theirs)).collect())
         };
         println!(
             "crank against {against}: {:.2} of its requests/s, {:.2} times its CPU for each",
             ratio(&|f| f.per_second),
             ratio(&|f| f.cpu_us),
         );
-    }
-}
-
-/// A server process.
-struct Running {
-    child: Child,
-    address: SocketAddr,
-}
-
-impl Running {
-    fn start(server: &str, component: &Path, core: usize) -> Self {
-        let mut command = Command::new("taskset");
-        command.args(["-c", &core.to_string()]);
-        match server {
-            "crank" => command
-                .arg(env!("CARGO_BIN_EXE_crank"))
-                .args(["serve", "--listen", "127.0.0.1:0"])
-                .arg(component.parent().expect("a directory"))
-                .stderr(Stdio::piped()),
-            _ => command
-                .arg(std::env::current_exe().expect("this program"))
-                .args([SERVE, server])
-                .arg(component)
-                .stderr(Stdio::piped()),
-        };
-        let mut child = command.stdout(Stdio::null()).spawn().expect("taskset");
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let address = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let (_, address) = line.split_once("listening on http://")?;
-            address
-                .split_whitespace()
-                .next()?
-                .trim_end_matches('"')
-                .parse()
-                .ok()
-        });
-        // Somebody has to read what it goes on saying.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            address: address.expect("an address"),
-            child,
-        }
-    }
-
-    /// CPU time that it has taken so far, user and system.
-    fn cpu(&self) -> Duration {
-        let stat =
-            std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).expect("it runs");
-        let (_, fields) = stat.rsplit_once(')').expect("a name in brackets");
-        let ticks: u64 = fields
-            .split_whitespace()
-            .skip(11)
-            .take(2)
-            .map(|field| field.parse::<u64>().expect("ticks"))
-            .sum();
-        Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -262,26 +188,7 @@ fn serve(server: &str, component: &Path) {
             .route(PATH, post(run))
             .with_state(Arc::new(Floor::new(component))),
     };
-    let runtime = tokio::runtime::Runtime::new().expect("threads");
-    runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("a loopback port");
-        eprintln!(
-            "listening on http://{}",
-            listener.local_addr().expect("an address")
-        );
-        // As axum's own server does for HTTP/1, which this build leaves out.
-        loop {
-            let (stream, _) = listener.accept().await.expect("a connection");
-            stream.set_nodelay(true).expect("a socket");
-            let service = hyper_util::service::TowerToHyperService::new(app.clone());
-            tokio::spawn(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), service),
-            );
-        }
-    });
+    listen(app);
 }
 
 /// What hello-world does, in the host.

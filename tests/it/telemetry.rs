@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
 use crank::admission::Admission;
-use crank::registry::Registry;
+use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
 use crank::telemetry::Telemetry;
 use futures_util::StreamExt;
@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use crate::cli::crank;
 use crate::support::component::{Wat, capability};
-use crate::support::{Host, call, dir, invoke, load, log, place, run};
+use crate::support::{Host, call, config, dir, engine, invoke, log, place, run};
 
 /// A worker `worker-NAME` that offers `misbehave:NAME` and promises this.
 fn promising(name: &str, slo: Value) -> Wat {
@@ -60,9 +60,10 @@ fn placed(dir: &TempDir, workers: &[(&str, &Wat)]) -> Vec<PathBuf> {
     workers.iter().map(one).collect()
 }
 
-/// A router whose figures are kept in a directory.
+/// A router whose figures are kept in a directory, of components that were never compiled before.
 async fn watched(files: Vec<PathBuf>, state: &Path) -> Arc<Router> {
-    let snapshot = load(files, "").await;
+    let engine = engine(&state.join("cache"));
+    let snapshot = Snapshot::load(&engine, &config(""), files).await;
     assert!(snapshot.refused().is_empty(), "{:#?}", snapshot.refused());
     let admission = Admission::new(64, || false);
     let telemetry = Telemetry::kept_in(state);
