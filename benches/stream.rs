@@ -173,6 +173,7 @@ async fn read(connection: &mut SendRequest<Full<Bytes>>, count: usize) -> (Durat
         .header("accept", "text/event-stream")
         .body(Full::new(Bytes::from(input)))
         .expect("a request");
+    connection.ready().await.expect("an open connection");
     let began = Instant::now();
     let mut answer = connection.send_request(request).await.expect("an answer");
     assert!(answer.status().is_success(), "{}", answer.status());
