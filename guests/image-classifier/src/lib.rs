@@ -90,6 +90,12 @@ fn image_classifier() -> Worker {
         Capability::new("classify", "image_objects", "1.0.0", classify)
             .description("Names what an image shows, the likeliest first.")
             .accepts(&["application/json", "image/png", "image/jpeg", "image/webp"])
+            .raw_example(
+                "A mushroom",
+                "image/webp",
+                include_bytes!("../train/samples/mushroom.webp"),
+                &[],
+            )
             .env_profile("gpu-required")
             .constraints(Constraints {
                 min_memory_mb: Some(4096),
