@@ -1,16 +1,21 @@
 //! What an invocation costs: the bare engine running the same component, our invocation in process
-//! (validation both ways, limits, metering), and the same over HTTP. One run, so that the ratios
+//! (validation both ways, limits, metering), the same over HTTP; and what initialisation costs that an init
+//! snapshot has done before. One run, so that the ratios
 //! hold whatever the machine.
 //!
 //!     cargo bench --bench invoke
 
 mod common;
+#[path = "../tests/it/support/component.rs"]
+#[allow(dead_code)]
+mod component;
 
 use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use common::{config, hello};
+use component::{Wat, capability};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
 use crank::engine::{Engine, Settings};
@@ -18,7 +23,9 @@ use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
 use crank::rules::{Asking, Rules};
 use crank::sandbox::Payload;
+use crank::worker::Snapshotted;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use serde_json::json;
 use tokio::runtime::Runtime;
 use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
@@ -195,5 +202,83 @@ fn over_http(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, bare, in_process, under_a_policy, over_http);
+/// A worker that has to compute and write for some 50 ms before its first answer, and one that has not.
+fn initialised(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let engine = engine();
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut group = c.benchmark_group("a fresh sandbox");
+    let ready = "(global $ready (mut i32) (i32.const 0))";
+    // 4 MiB of tables, written 24 times over.
+    let init = "(func $init (local $turn i32) (local $at i32)
+        (if (i32.eqz (global.get $ready)) (then
+            (drop (memory.grow (i32.const 64)))
+            (local.set $turn (i32.const 24))
+            (loop $again
+                (local.set $at (i32.const 4194304))
+                (loop $next
+                    (local.set $at (i32.sub (local.get $at) (i32.const 4)))
+                    (i32.store offset=65536 (local.get $at)
+                        (i32.mul (i32.load offset=65536 (local.get $at)) (local.get $turn)))
+                    (br_if $next (local.get $at)))
+                (local.set $turn (i32.sub (local.get $turn) (i32.const 1)))
+                (br_if $again (local.get $turn)))
+            (global.set $ready (i32.const 1)))))";
+    let cases = [
+        ("without initialisation", "(func $init)".to_owned(), true),
+        (
+            "initialised in its snapshot",
+            format!("{ready} {init}"),
+            true,
+        ),
+        (
+            "initialised in each sandbox",
+            format!("{ready} {init}"),
+            false,
+        ),
+    ];
+    for (number, (name, items, snapshot)) in cases.into_iter().enumerate() {
+        let mut wat = Wat::new(&format!("worker-{number}"), json!([capability("start")]));
+        wat.items = items;
+        wat.declare = "(call $init)".to_owned();
+        wat.handle = "(call $init)".to_owned();
+        let file = dir.path().join(format!("worker-{number}.wasm"));
+        std::fs::write(&file, wat.build()).expect("a file");
+        let config = Arc::new(config());
+        let loaded = runtime.block_on(Snapshot::load(&engine, &config, vec![file]));
+        assert_eq!(loaded.workers().len(), 1, "{:?}", loaded.refused());
+        if snapshot {
+            let worker = &loaded.workers()[0];
+            runtime.block_on(worker.take_snapshot(&engine, &config));
+            assert_eq!(worker.snapshotted(), Snapshotted::Used);
+        }
+        let router = Router::new(Registry::new(loaded));
+        group.sample_size(if snapshot { 100 } else { 10 });
+        group.bench_function(name, |b| {
+            b.to_async(&runtime).iter_batched(
+                || Call {
+                    verb: "misbehave".to_owned(),
+                    name: Some("start".to_owned()),
+                    input: Payload {
+                        media_type: "application/json".to_owned(),
+                        body: Bytes::from_static(b"{}"),
+                    },
+                    ..call()
+                },
+                |call| async { router.invoke(call).await.expect("answers") },
+                BatchSize::SmallInput,
+            );
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(
+    benches,
+    bare,
+    in_process,
+    under_a_policy,
+    initialised,
+    over_http
+);
 criterion_main!(benches);

@@ -102,6 +102,7 @@ pub(super) fn bar(facts: &Facts, ask: &Ask) -> Option<Criterion> {
 }
 
 /// The same; `fits`: its version is known to be among those that will do.
+#[inline(always)]
 fn bar_known(facts: &Facts, ask: &Ask, fits: bool) -> Option<Criterion> {
     let same = |wanted: Option<&str>, is: Option<&str>| wanted.is_none() || wanted == is;
     let fits = |wanted: &VersionReq| fits || wanted.matches(facts.version);
@@ -131,6 +132,7 @@ pub(super) fn target(facts: &Facts, ask: &Ask) -> Option<Duration> {
 
 /// By how much a candidate misses its SLO; 0 if it keeps it. A prediction of twice the target counts as
 /// much as an error budget that is spent twice.
+#[inline]
 fn miss(facts: &Facts, ask: &Ask) -> f64 {
     let late = match (facts.predicted, target(facts, ask)) {
         (Some(predicted), Some(target)) if predicted > target => {
@@ -171,6 +173,7 @@ impl<'a> Standing<'a> {
     }
 
     /// The first criterion by which one stands before the other.
+    #[inline(always)]
     pub fn differs(&self, other: &Self) -> Option<(Criterion, Ordering)> {
         let by = |criterion, order: Ordering| order.is_ne().then_some((criterion, order));
         let versions = || match std::ptr::eq(self.version, other.version) {

@@ -6,6 +6,7 @@
 mod models;
 mod picture;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crank_worker::{Bytes, Capability, Constraints, Failure, Slo, Worker};
@@ -45,32 +46,48 @@ struct Label {
 }
 
 fn classify(input: Input) -> Result<Output, Failure> {
-    let file = models::file()?;
-    let broken = |Broken(why)| unusable(file.name, &why);
-    let model = Model::read(&file.bytes).map_err(broken)?;
+    #[cfg(target_arch = "wasm32")]
+    if let Some(file) = models::operators::read()? {
+        let name = models::operators::NAME;
+        let model = Model::read(&file).map_err(|Broken(why)| unusable(name, &why))?;
+        return run(&model, name, None, input);
+    }
+    let name = models::OWN_NAME;
+    let model = models::OWN.as_ref();
+    let model = model.map_err(|Broken(why)| unusable(name, why))?;
+    run(model, name, Some(models::OWN_SHA256), input)
+}
+
+/// Looks at the image with a model; `sha256` is that of its weights, where it is known beforehand.
+fn run(
+    model: &Model<'_>,
+    name: &str,
+    sha256: Option<&[u8]>,
+    input: Input,
+) -> Result<Output, Failure> {
     if !model.is_classifier {
-        return Err(unusable(file.name, "its last layer is no softmax"));
+        return Err(unusable(name, "its last layer is no softmax"));
     }
     let picture = picture::decode(&input.image)?;
     let values = picture::values(picture, &model.input);
-    let confidences = model.run(&values, file.sha256)?;
+    let confidences = model.run(&values, sha256)?;
     if confidences.iter().any(|confidence| !confidence.is_finite()) {
-        return Err(unusable(file.name, "what it answers are no numbers"));
+        return Err(unusable(name, "what it answers are no numbers"));
     }
     Ok(likeliest(
-        model.labels,
+        &model.labels,
         &confidences,
         input.top_k.unwrap_or(5),
     ))
 }
 
 /// The labels with the highest confidences.
-fn likeliest(labels: Vec<String>, confidences: &[f32], count: usize) -> Output {
+fn likeliest(labels: &[String], confidences: &[f32], count: usize) -> Output {
     let mut labels: Vec<Label> = labels
-        .into_iter()
+        .iter()
         .zip(confidences)
         .map(|(label, &confidence)| Label {
-            label,
+            label: label.clone(),
             // A sum of quotients may be a little more than 1.
             confidence: f64::from(confidence).clamp(0.0, 1.0),
         })
@@ -86,6 +103,8 @@ fn unusable(name: &str, why: &str) -> Failure {
 }
 
 fn image_classifier() -> Worker {
+    // `declare` runs this too, and what it leaves is what calls start from.
+    LazyLock::force(&models::OWN);
     Worker::new("worker-image-classifier").offers(
         Capability::new("classify", "image_objects", "1.0.0", classify)
             .description("Names what an image shows, the likeliest first.")
@@ -135,15 +154,14 @@ mod tests {
 
     #[test]
     fn the_default_model_is_a_classifier() {
-        let file = models::file().expect("it is embedded");
-        let model = Model::read(&file.bytes).expect("it is whole");
+        let model = models::OWN.as_ref().expect("it is whole");
         assert!(model.is_classifier);
     }
 
     #[test]
     fn the_likeliest_come_first() {
         let labels = ["a", "b", "c"].map(str::to_owned).to_vec();
-        let output = likeliest(labels, &[0.2, 0.5, 0.3], 2);
+        let output = likeliest(&labels, &[0.2, 0.5, 0.3], 2);
         let label = |label: &str, confidence| Label {
             label: label.to_owned(),
             confidence: f64::from(confidence),

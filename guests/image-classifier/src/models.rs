@@ -1,41 +1,22 @@
 //! Which model: the operator's, if there is one in the directory of models, or else our own.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use crank_worker::Failure;
+use gpu_kernels::{Broken, Model};
 
-/// A model file.
-pub struct File {
-    pub name: &'static str,
-    pub bytes: Cow<'static, [u8]>,
-    /// The hash of its weights, where it is known beforehand.
-    pub sha256: Option<&'static [u8]>,
-}
+/// Our own, read and checked once: where the host takes an init snapshot, before the first call.
+pub static OWN: LazyLock<Result<Model<'static>, Broken>> =
+    LazyLock::new(|| Model::read(include_bytes!("../model/default.safetensors")));
 
-/// The model to use.
-///
-/// # Errors
-///
-/// The operator's cannot be read.
-pub fn file() -> Result<File, Failure> {
-    #[cfg(target_arch = "wasm32")]
-    if let Some(bytes) = operators::read()? {
-        return Ok(File {
-            name: operators::NAME,
-            bytes: bytes.into(),
-            sha256: None,
-        });
-    }
-    Ok(File {
-        name: "of this worker",
-        bytes: include_bytes!("../model/default.safetensors").into(),
-        sha256: Some(include_bytes!(concat!(env!("OUT_DIR"), "/weights.sha256"))),
-    })
-}
+/// What our own is called.
+pub const OWN_NAME: &str = "of this worker";
+
+/// The hash of our own one's weights.
+pub const OWN_SHA256: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/weights.sha256"));
 
 /// The directory of models.
 #[cfg(target_arch = "wasm32")]
-mod operators {
+pub mod operators {
     use crank_worker::Failure;
     use wasip2::filesystem::preopens::get_directories;
     use wasip2::filesystem::types::{DescriptorFlags, ErrorCode, OpenFlags, PathFlags};
