@@ -33,7 +33,7 @@ const MAX_TOKEN: usize = 8 << 10;
 /// All that proves who calls.
 #[derive(Debug)]
 pub struct Auth {
-    tls: Option<Watched<Tls>>,
+    tls: Option<Tls>,
     jwts: Option<Watched<Jwts>>,
     tokens: Option<Watched<Tokens>>,
     registrars: Vec<SpiffeId>,
@@ -63,7 +63,7 @@ impl Auth {
         }
         let tls = settings.tls.as_ref().map(|files| {
             let optional = settings.takes_tokens();
-            svid::watch(files, &config.trust_domain, optional)
+            Tls::open(files, &config.trust_domain, optional)
         });
         let jwts = settings
             .jwks
@@ -106,8 +106,8 @@ impl Auth {
 
     /// What a new connection is greeted with, where the host speaks TLS.
     pub fn acceptor(&self) -> Option<TlsAcceptor> {
-        let tls = self.tls.as_ref()?.now();
-        Some(TlsAcceptor::from(tls.server.clone()))
+        let tls = self.tls.as_ref()?;
+        Some(TlsAcceptor::from(tls.server()))
     }
 
     /// Whether callers must prove who they are.
@@ -136,7 +136,7 @@ impl Auth {
         authorization: Option<&[u8]>,
     ) -> Result<Arc<Caller>, Unknown> {
         let certified = match (peer, &self.tls) {
-            (Some(peer), Some(tls)) => Some(peer.caller(&tls.now()).map_err(Unknown::Invalid)?),
+            (Some(peer), Some(tls)) => Some(peer.caller(tls).map_err(Unknown::Invalid)?),
             _ => None,
         };
         match authorization {

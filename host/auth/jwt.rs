@@ -181,7 +181,7 @@ impl Jwts {
             ));
         }
         let proof = Proof::Jwt;
-        Ok((claims.exp.saturating_add(LEEWAY), Caller { id, proof }))
+        Ok((claims.exp.saturating_add(LEEWAY), Caller::new(id, proof)))
     }
 
     fn proven(&self) -> std::sync::MutexGuard<'_, HashMap<blake3::Hash, (u64, Arc<Caller>)>> {

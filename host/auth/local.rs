@@ -81,7 +81,7 @@ impl Tokens {
                 )));
             }
             let proof = Proof::LocalToken;
-            tokens.push((hash, Arc::new(Caller { id, proof })));
+            tokens.push((hash, Arc::new(Caller::new(id, proof))));
         }
         Ok(Self(tokens))
     }

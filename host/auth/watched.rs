@@ -39,20 +39,25 @@ impl<T> Watched<T> {
         self.now.load_full()
     }
 
-    /// Reads the files again. Times of change are not asked for: two changes may share one.
-    pub fn look(&self) {
+    /// Reads the files again, and tells whether something else holds now. Times of change are not asked for: two
+    /// changes may share one.
+    pub fn look(&self) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let held = gather(&self.files);
         let print = print(&held);
         if std::mem::replace(&mut *seen, print) == print {
-            return;
+            return false;
         }
         match understand(&self.files, held, &self.read) {
             Ok(read) => {
                 self.now.store(Arc::new(read));
                 tracing::info!(target: "audit", files = %names(&self.files), "identities have changed");
+                true
             }
-            Err(error) => tracing::error!("what was known of identities goes on: {error}"),
+            Err(error) => {
+                tracing::error!("what was known of identities goes on: {error}");
+                false
+            }
         }
     }
 }

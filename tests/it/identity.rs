@@ -1,6 +1,7 @@
 //! Who calls: certificates, tokens, what ends where, and what workers learn of it.
 
-mod authority;
+pub mod authority;
+mod files;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
