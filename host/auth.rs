@@ -7,6 +7,7 @@
 mod jwt;
 mod leaf;
 mod local;
+mod outgoing;
 mod svid;
 mod watched;
 
@@ -16,11 +17,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::Config;
-use crate::identity::{Caller, SpiffeId};
+use crate::identity::{Caller, Proof, SpiffeId, TrustDomain};
 
 use jwt::Jwts;
 use local::Tokens;
 pub use local::{fresh, line};
+pub use outgoing::{Outgoing, Secured};
 pub use svid::Peer;
 use svid::Tls;
 use watched::Watched;
@@ -38,6 +40,8 @@ pub struct Auth {
     tokens: Option<Watched<Tokens>>,
     registrars: Vec<SpiffeId>,
     operators: Vec<SpiffeId>,
+    forwarders: Vec<SpiffeId>,
+    domain: TrustDomain,
     takes_certificates: bool,
 }
 
@@ -77,6 +81,8 @@ impl Auth {
             tokens: tokens.transpose()?,
             registrars: settings.registrars.clone(),
             operators: settings.operators.clone(),
+            forwarders: settings.forwarders.clone(),
+            domain: config.trust_domain.clone(),
             takes_certificates: settings.takes_certificates(),
         })))
     }
@@ -123,6 +129,27 @@ impl Auth {
     /// Whether this caller may see and do what concerns the whole host. Where nobody is named, everybody may.
     pub fn may_operate(&self, caller: &Caller) -> bool {
         self.operators.is_empty() || self.operators.contains(&caller.id)
+    }
+
+    /// Whether this caller's word counts on whom it calls for. A token may have leaked, so a certificate it has to be.
+    pub fn may_forward(&self, caller: &Caller) -> bool {
+        caller.proof == Proof::Certificate && self.forwarders.contains(&caller.id)
+    }
+
+    /// An id of the trust domain, as a forwarder names it.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn member(&self, text: &str) -> Result<SpiffeId, String> {
+        let id = SpiffeId::parse(text).map_err(|error| error.to_string())?;
+        match id.is_member_of(&self.domain) {
+            true => Ok(id),
+            false => Err(format!(
+                "{id} is outside of the trust domain {}",
+                self.domain
+            )),
+        }
     }
 
     /// Who calls: whom the token names where there is one, else the certificate's owner. Both must hold.

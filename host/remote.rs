@@ -1,4 +1,4 @@
-//! Workers that are not components of this host: they speak plain HTTP, another Crank host among them.
+//! Workers that are not components of this host: they speak HTTP, another Crank host among them.
 //!
 //! They come from `POST /register` and from the operator's capabilities file. This room knows where
 //! they are, whether they live, what they may claim, and how to call them; HTTP as a client's side of it
@@ -12,6 +12,7 @@ mod file;
 mod forward;
 mod join;
 mod kept;
+mod link;
 mod path;
 mod registration;
 

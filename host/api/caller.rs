@@ -8,14 +8,15 @@ use axum::extract::Request;
 use axum::http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CONNECTION, WWW_AUTHENTICATE,
 };
-use axum::http::{Extensions, HeaderValue, Method};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 
 use super::Settings;
+use super::invoke::single;
 use super::problem::Refusal;
 use crate::auth::{Auth, Peer, Unknown};
 use crate::error::{Code, Failure};
-use crate::identity::Caller;
+use crate::identity::{Caller, SpiffeId};
 
 /// What a request without credentials is told, one with some that do not hold, and one with several.
 const MISSING: &str = "Bearer realm=\"crank\"";
@@ -25,6 +26,14 @@ const SEVERAL: &str = "Bearer realm=\"crank\", error=\"invalid_request\", error_
 
 /// What changes the host, or tells of all its callers and workers.
 const OPERATED: [&str; 5] = ["/reload", "/workers", "/slo", "/costs", "/metrics"];
+
+/// What a host that forwards a call says of who calls, and of who began the chain where that is another.
+pub(super) const CALLER: HeaderName = HeaderName::from_static("crank-caller");
+pub(super) const ORIGIN: HeaderName = HeaderName::from_static("crank-origin");
+
+/// Who began the chain of a call, where a host says so whose word counts.
+#[derive(Clone)]
+struct Origin(SpiffeId);
 
 /// How callers prove who they are, and what is open without.
 pub(super) struct Credentials {
@@ -80,6 +89,10 @@ impl Credentials {
         }
         match auth.caller(peer.as_deref(), authorization) {
             Ok(caller) => {
+                let caller = match on_behalf(auth, &caller, request) {
+                    Ok(behalf) => behalf.unwrap_or(caller),
+                    Err(failure) => return Err(Refusal(failure).into_response()),
+                };
                 request.extensions_mut().insert(caller.clone());
                 Ok(Some(caller))
             }
@@ -116,6 +129,45 @@ impl Credentials {
 pub(super) fn id(extensions: &Extensions) -> Option<String> {
     let caller = extensions.get::<Arc<Caller>>()?;
     Some(caller.id.to_string())
+}
+
+/// The id of who began the chain of a call, where a host says so whose word counts.
+pub(super) fn origin(extensions: &Extensions) -> Option<String> {
+    let Origin(id) = extensions.get()?;
+    Some(id.to_string())
+}
+
+/// For whom a host forwards a call, if its word counts. Anybody else calls in their own name, whatever they say, and so
+/// does a host for anything but a call.
+fn on_behalf(
+    auth: &Auth,
+    host: &Caller,
+    request: &mut Request,
+) -> Result<Option<Arc<Caller>>, Failure> {
+    if !auth.may_forward(host) || !request.uri().path().starts_with("/invoke/") {
+        return Ok(None);
+    }
+    let named = |name: &HeaderName, headers: &HeaderMap| {
+        let Some(text) = single(headers, name)? else {
+            return Ok(None);
+        };
+        let id = auth.member(text).map_err(|reason| {
+            Failure::new(Code::InvalidRequest, format!("the header {name}: {reason}"))
+        });
+        id.map(Some)
+    };
+    let origin = named(&ORIGIN, request.headers())?;
+    let caller = named(&CALLER, request.headers())?;
+    if let Some(origin) = origin {
+        request.extensions_mut().insert(Origin(origin));
+    }
+    Ok(caller.map(|id| {
+        Arc::new(Caller {
+            id,
+            proof: host.proof,
+            via: Some(host.id.clone()),
+        })
+    }))
 }
 
 fn refusal(failure: Failure, challenge: &'static str, ends: bool) -> Response {

@@ -21,6 +21,8 @@ pub struct IdentitySettings {
     pub registrars: Vec<SpiffeId>,
     /// Who may reload the host, and read what tells of all its callers. None: everybody whom it knows.
     pub operators: Vec<SpiffeId>,
+    /// Hosts that are believed when they say for whom they forward a call. None: nobody is.
+    pub forwarders: Vec<SpiffeId>,
     /// Whether `GET /metrics` is answered without credentials.
     pub open_metrics: bool,
     /// In whose name calls over standard input and output are made.
@@ -74,6 +76,7 @@ impl IdentitySettings {
         };
         let mut ids = |key| reader.list(key, |text| member(text).map(|id| id.to_string()));
         let (registrars, operators) = (ids("identity.registrars"), ids("identity.operators"));
+        let forwarders = ids("identity.forwarders");
         let open_metrics = reader.boolean("identity.open_metrics");
         let local = reader.optional("identity.local", |reader, key| reader.text(key, member));
         let (certificate, key, bundle) = (certificate?, key?, bundle?);
@@ -91,6 +94,14 @@ impl IdentitySettings {
                 return None;
             }
         };
+        let forwarders = parsed(&forwarders?);
+        let has_bundle = tls.as_ref().is_some_and(|tls| tls.bundle.is_some());
+        if !forwarders.is_empty() && !has_bundle {
+            let message =
+                "goes with identity.bundle: a host proves by its certificate that it may forward";
+            reader.problem("identity.forwarders", message);
+            return None;
+        }
         let (jwks, audience) = (jwks?, audience?);
         if jwks.is_some() == audience.is_empty() {
             let message = "goes with identity.audience: a token that names no audience here could be meant for anyone";
@@ -104,6 +115,7 @@ impl IdentitySettings {
             tokens: tokens?,
             registrars: parsed(&registrars?),
             operators: parsed(&operators?),
+            forwarders,
             open_metrics: open_metrics?,
             local: local?,
         })

@@ -40,6 +40,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("identity.tokens", ""),
     ("identity.registrars", ""),
     ("identity.operators", ""),
+    ("identity.forwarders", ""),
     ("identity.open_metrics", "false"),
     ("identity.local", ""),
     // policies/ beside the configuration or the workers, if there is one.

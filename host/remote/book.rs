@@ -35,6 +35,8 @@ pub struct Remotes {
     /// Heartbeats that the disk does not know yet.
     dirty: AtomicBool,
     saved: Mutex<Option<Instant>>,
+    /// When the files of `[identity]` were looked at last.
+    looked: Mutex<Option<Instant>>,
     file: Option<PathBuf>,
     /// The file as it was when it was last looked at.
     stamp: Mutex<Option<Stamp>>,
@@ -89,6 +91,7 @@ impl Remotes {
             kept,
             dirty: AtomicBool::new(false),
             saved: Mutex::default(),
+            looked: Mutex::default(),
             file,
             stamp: Mutex::default(),
             budget: AtomicI64::new(BUDGET),
@@ -100,10 +103,10 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// The capabilities file cannot be read, or is not what it should be.
+    /// The capabilities file or a file of `[identity]` cannot be read, or is not what it should be.
     pub fn open(config: &Config) -> Result<Self, String> {
         let kept = open_kept(config);
-        let terms = Terms::new(config);
+        let terms = Terms::new(config)?;
         let id = controller_id(config, kept.as_ref());
         let remotes = Self::new(id, Some(terms), kept, config.capabilities.clone());
         if let Some(path) = &remotes.file {
@@ -186,12 +189,12 @@ impl Remotes {
             Failure::new(Code::InvalidRequest, message).with_faults(vec![Fault { pointer, detail }])
         };
         let address = Address::parse(&registration.url).map_err(at_url)?;
-        let endpoint = match self.known(Source::Registered, &registration.worker_id, &address) {
+        let endpoint = match self.known(Source::Registered, &capability, &address) {
             Some(endpoint) => endpoint,
             None => {
                 let found = address.resolve().await.map_err(at_url)?;
                 let pinned = terms.allowed(&address, &found)?;
-                Arc::new(Endpoint::new(address, Some(pinned)))
+                terms.endpoint(address, Some(pinned), &capability)
             }
         };
         let entry = terms.entry(capability, registration, Source::Registered, endpoint);
@@ -257,12 +260,17 @@ impl Remotes {
 
     /// A worker's endpoint, if the same source has it at the same address already: its connections, its
     /// health and what its name was found to mean go on.
-    fn known(&self, source: Source, worker_id: &str, address: &Address) -> Option<Arc<Endpoint>> {
+    fn known(
+        &self,
+        source: Source,
+        capability: &Capability,
+        address: &Address,
+    ) -> Option<Arc<Endpoint>> {
         let entries = lock(&self.entries);
         let same = entries.iter().find(|entry| {
             entry.source == source
-                && entry.worker_id() == worker_id
-                && entry.endpoint.address() == address
+                && entry.capability.worker_id == capability.worker_id
+                && entry.endpoint.is(address, capability.spiffe_id.as_ref())
         });
         same.map(|entry| entry.endpoint.clone())
     }

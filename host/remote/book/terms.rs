@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicU64;
 use ipnet::IpNet;
 
 use super::super::address::{Address, within};
+use super::super::link::Proof;
 use super::super::{Endpoint, Entry, Registration, Source, limits};
+use crate::auth::Outgoing;
 use crate::capability::Capability;
 use crate::config::{Config, WorkerSettings};
 use crate::error::{Code, Failure};
@@ -22,17 +24,20 @@ pub struct Terms {
     ranges: Vec<IpNet>,
     limits: Limits,
     max_bid: f64,
+    /// What proves who remote workers are.
+    pub outgoing: Arc<Outgoing>,
 }
 
 impl Terms {
-    pub fn new(config: &Config) -> Self {
-        Self {
+    pub fn new(config: &Config) -> Result<Self, String> {
+        Ok(Self {
             trust_domain: config.trust_domain.clone(),
             bound: config.workers.values().cloned().collect(),
             ranges: config.remote_addresses.clone(),
             limits: limits(config),
             max_bid: config.limits.max_slo_bid.into(),
-        }
+            outgoing: Arc::new(Outgoing::open(config)?),
+        })
     }
 
     /// Whether the ids that it claims may be a remote worker's.
@@ -85,6 +90,20 @@ impl Terms {
             return Err(Failure::new(Code::Denied, message));
         }
         Ok(allowed)
+    }
+
+    /// Where a capability's worker is reached.
+    pub fn endpoint(
+        &self,
+        address: Address,
+        pinned: Option<Vec<SocketAddr>>,
+        capability: &Capability,
+    ) -> Arc<Endpoint> {
+        let proof = Proof {
+            outgoing: self.outgoing.clone(),
+            id: capability.spiffe_id.clone(),
+        };
+        Arc::new(Endpoint::new(address, pinned, proof))
     }
 
     pub fn entry(
