@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Config;
+use crate::config::{Config, Registrar};
 use crate::identity::{Caller, Proof, SpiffeId, TrustDomain};
 
 use jwt::Jwts;
@@ -38,7 +38,7 @@ pub struct Auth {
     tls: Option<Tls>,
     jwts: Option<Watched<Jwts>>,
     tokens: Option<Watched<Tokens>>,
-    registrars: Vec<SpiffeId>,
+    registrars: Vec<Registrar>,
     operators: Vec<SpiffeId>,
     forwarders: Vec<SpiffeId>,
     domain: TrustDomain,
@@ -121,9 +121,10 @@ impl Auth {
         self.takes_certificates || self.takes_tokens()
     }
 
-    /// Whether this caller may say where remote workers are.
-    pub fn may_register(&self, caller: &Caller) -> bool {
-        self.registrars.contains(&caller.id)
+    /// As what this caller may say where remote workers are, if they may.
+    pub fn registrar(&self, caller: &Caller) -> Option<&Registrar> {
+        let mut registrars = self.registrars.iter();
+        registrars.find(|registrar| registrar.id == caller.id)
     }
 
     /// Whether this caller may see and do what concerns the whole host. Where nobody is named, everybody may.

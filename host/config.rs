@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
-pub use identity::{IdentitySettings, TlsFiles};
+pub use identity::{IdentitySettings, Registrar, TlsFiles};
 use layers::Layers;
 use reader::Reader;
 

@@ -90,7 +90,7 @@ pub(super) fn routes(
         },
         credentials: Credentials::new(settings),
         callers: match bound.ip().is_loopback() {
-            true => Caller::Local,
+            true => Caller::Operator,
             false => Caller::Foreign,
         },
         door: door.clone(),

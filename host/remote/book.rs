@@ -18,6 +18,7 @@ use super::{Endpoint, Entry, Source, lock};
 use crate::capability::Capability;
 use crate::config::Config;
 use crate::error::{Code, Failure, Fault};
+use crate::identity::SpiffeId;
 
 /// Registrations that are kept: each takes memory.
 const MAX_REGISTRATIONS: usize = 1000;
@@ -150,12 +151,18 @@ impl Remotes {
         self.retries.load(Relaxed)
     }
 
-    /// Takes a registration for a heartbeat, if it says nothing new.
-    pub fn renew(&self, registration: &Registration) -> Option<Registered> {
+    /// Takes a registration for a heartbeat, if it says nothing new and comes from who registered it.
+    pub fn renew(
+        &self,
+        registration: &Registration,
+        owner: Option<&SpiffeId>,
+    ) -> Option<Registered> {
         let entry = lock(&self.entries)
             .iter()
             .find(|entry| {
-                entry.source == Source::Registered && entry.registration.is_renewed_by(registration)
+                entry.source == Source::Registered
+                    && entry.owner.as_ref() == owner
+                    && entry.registration.is_renewed_by(registration)
             })
             .cloned()?;
         let load = registration.load_score.unwrap_or_default();
@@ -172,7 +179,11 @@ impl Remotes {
     /// # Errors
     ///
     /// It is malformed, claims what is another's, or its address is not allowed or not found.
-    pub async fn prepare(&self, registration: Registration) -> Result<Arc<Entry>, Failure> {
+    pub async fn prepare(
+        &self,
+        registration: Registration,
+        owner: Option<&SpiffeId>,
+    ) -> Result<Arc<Entry>, Failure> {
         let terms = self.terms()?;
         let capability = registration.read().map_err(|problems| {
             let faults = problems.into_iter().map(|problem| Fault {
@@ -182,6 +193,9 @@ impl Remotes {
             let message = "the registration is not accepted";
             Failure::new(Code::InvalidRequest, message).with_faults(faults.collect())
         })?;
+        if let Some(owner) = owner {
+            terms.grants(owner, &capability)?;
+        }
         terms.owns(&capability)?;
         let at_url = |detail| {
             let pointer = "/url".to_owned();
@@ -197,7 +211,8 @@ impl Remotes {
                 terms.endpoint(address, Some(pinned), &capability)
             }
         };
-        let entry = terms.entry(capability, registration, Source::Registered, endpoint);
+        let mut entry = terms.entry(capability, registration, Source::Registered, endpoint);
+        entry.owner = owner.cloned();
         entry.renew(&entry.registration);
         Ok(Arc::new(entry))
     }
@@ -206,9 +221,14 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// There are as many as may be.
+    /// There are as many as may be, or the worker is another registrar's.
     pub fn with(&self, entry: &Arc<Entry>) -> Result<Vec<Arc<Entry>>, Failure> {
         let mut entries = self.entries();
+        let is_same = |other: &&Arc<Entry>| {
+            other.source == entry.source && other.worker_id() == entry.worker_id()
+        };
+        let same = entries.iter().filter(is_same);
+        check_owner(same, entry.owner.as_ref())?;
         entries.retain(|other| !other.is_replaced_by(entry));
         if entries.len() >= MAX_REGISTRATIONS {
             let message = format!("{MAX_REGISTRATIONS} capabilities are registered, no more are");
@@ -236,8 +256,12 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// It registered nothing: it is in the capabilities file, or nowhere.
-    pub fn without(&self, worker_id: &str) -> Result<Vec<Arc<Entry>>, Failure> {
+    /// It registered nothing: it is in the capabilities file, or nowhere. Or another registrar did.
+    pub fn without(
+        &self,
+        worker_id: &str,
+        owner: Option<&SpiffeId>,
+    ) -> Result<Vec<Arc<Entry>>, Failure> {
         let entries = self.entries();
         let of = |entry: &&Arc<Entry>| entry.worker_id() == worker_id;
         match entries.iter().find(of).map(|entry| entry.source) {
@@ -251,10 +275,13 @@ impl Remotes {
                 );
                 Err(Failure::new(Code::Conflict, message))
             }
-            Some(Source::Registered) => Ok(entries
-                .into_iter()
-                .filter(|entry| entry.worker_id() != worker_id)
-                .collect()),
+            Some(Source::Registered) => {
+                check_owner(entries.iter().filter(of), owner)?;
+                let others = entries.into_iter();
+                Ok(others
+                    .filter(|entry| entry.worker_id() != worker_id)
+                    .collect())
+            }
         }
     }
 
@@ -278,6 +305,23 @@ impl Remotes {
     fn terms(&self) -> Result<&Terms, Failure> {
         let none = || Failure::new(Code::Denied, "this host takes no remote workers");
         self.terms.as_ref().ok_or_else(none)
+    }
+}
+
+/// Who registers a worker anew or removes it gets, or cuts off, what others' callers send.
+fn check_owner<'a>(
+    mut entries: impl Iterator<Item = &'a Arc<Entry>>,
+    owner: Option<&SpiffeId>,
+) -> Result<(), Failure> {
+    match entries.find(|entry| !entry.is_for(owner)) {
+        None => Ok(()),
+        Some(entry) => {
+            let message = format!(
+                "worker {} was registered by somebody else, and is theirs or the operator's to change",
+                entry.worker_id()
+            );
+            Err(Failure::new(Code::Conflict, message))
+        }
     }
 }
 

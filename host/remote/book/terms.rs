@@ -8,12 +8,12 @@ use ipnet::IpNet;
 
 use super::super::address::{Address, within};
 use super::super::link::Proof;
-use super::super::{Endpoint, Entry, Registration, Source, limits};
+use super::super::{Endpoint, Entry, Registration, Source, limits, may_offer};
 use crate::auth::Outgoing;
 use crate::capability::Capability;
-use crate::config::{Config, WorkerSettings};
+use crate::config::{Config, Registrar, WorkerSettings};
 use crate::error::{Code, Failure};
-use crate::identity::TrustDomain;
+use crate::identity::{SpiffeId, TrustDomain};
 use crate::limits::Limits;
 
 /// What the operator says of remote workers.
@@ -22,6 +22,7 @@ pub struct Terms {
     /// Ids that belong to files.
     bound: Vec<WorkerSettings>,
     ranges: Vec<IpNet>,
+    registrars: Vec<Registrar>,
     limits: Limits,
     max_bid: f64,
     /// What proves who remote workers are.
@@ -34,10 +35,23 @@ impl Terms {
             trust_domain: config.trust_domain.clone(),
             bound: config.workers.values().cloned().collect(),
             ranges: config.remote_addresses.clone(),
+            registrars: config.identity.registrars.clone(),
             limits: limits(config),
             max_bid: config.limits.max_slo_bid.into(),
             outgoing: Arc::new(Outgoing::open(config)?),
         })
+    }
+
+    /// Whether a registrar may offer this, as the configuration is now.
+    pub fn grants(&self, owner: &SpiffeId, capability: &Capability) -> Result<(), Failure> {
+        let mut registrars = self.registrars.iter();
+        match registrars.find(|registrar| registrar.id == *owner) {
+            Some(registrar) => may_offer(registrar, capability),
+            None => {
+                let message = format!("{owner} does not stand in identity.registrars");
+                Err(Failure::new(Code::Denied, message))
+            }
+        }
     }
 
     /// Whether the ids that it claims may be a remote worker's.
@@ -118,6 +132,7 @@ impl Terms {
             has_schema: registration.schema.is_some(),
             source,
             endpoint,
+            owner: None,
             limits: self.limits,
             bid: capability.slo_bid.unwrap_or_default().min(self.max_bid),
             load: AtomicU64::new(load.to_bits()),

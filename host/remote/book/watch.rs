@@ -13,6 +13,7 @@ use super::super::{Entry, Source, file, lock, now_ms};
 use super::terms::Terms;
 use super::{Remotes, Stamp};
 use crate::error::Failure;
+use crate::identity::SpiffeId;
 
 /// Heartbeats reach the disk within this time; what is registered anew does at once.
 const SAVE: Duration = Duration::from_secs(10);
@@ -170,13 +171,19 @@ impl Remotes {
             .registration
             .read()
             .map_err(|problems| format!("{problems:?}"))?;
+        let owner = line.owner.as_deref().map(SpiffeId::parse).transpose();
+        let owner = owner.map_err(|error| error.to_string())?;
+        if let Some(owner) = &owner {
+            terms.grants(owner, &capability).map_err(told)?;
+        }
         terms.owns(&capability).map_err(told)?;
         let address = Address::parse(&line.registration.url)?;
         let pinned = terms.allowed(&address, &line.pinned).map_err(told)?;
         let endpoint = self
             .known(Source::Registered, &capability, &address)
             .unwrap_or_else(|| terms.endpoint(address, Some(pinned), &capability));
-        let entry = terms.entry(capability, line.registration, Source::Registered, endpoint);
+        let mut entry = terms.entry(capability, line.registration, Source::Registered, endpoint);
+        entry.owner = owner;
         entry.expires.store(line.expires, Relaxed);
         Ok(entry)
     }
@@ -199,6 +206,7 @@ impl Remotes {
                     registration: entry.registration.clone(),
                     pinned: entry.endpoint.pinned().to_vec(),
                     expires: entry.expires.load(Relaxed),
+                    owner: entry.owner.as_ref().map(ToString::to_string),
                 })
                 .collect();
             *saved = Some(Instant::now());
