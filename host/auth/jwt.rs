@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::watched::Watched;
+use super::watched::{File, Watched};
 use crate::identity::{Caller, Proof, SpiffeId, TrustDomain};
 
 /// Seconds that the clocks of issuer and host may differ.
@@ -57,7 +57,7 @@ pub(super) fn watch(
             proven: Mutex::default(),
         })
     };
-    Watched::open(vec![file.to_owned()], Box::new(read))
+    Watched::open(vec![File::open_to_all(file)], Box::new(read))
 }
 
 #[derive(Deserialize)]

@@ -24,7 +24,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::leaf;
 use super::svid::{no_svid, pair, provider, roots};
-use super::watched::Watched;
+use super::watched::{File, Watched};
 use crate::config::Config;
 use crate::identity::{SpiffeId, TrustDomain};
 
@@ -55,9 +55,12 @@ impl Outgoing {
     /// A file cannot be read or understood; the text is for the operator.
     pub fn open(config: &Config) -> Result<Self, String> {
         let files = config.identity.tls.as_ref();
-        let bundle = files
-            .and_then(|files| files.bundle.as_ref())
-            .map(|file| Watched::open(vec![file.clone()], Box::new(|contents| roots(contents))));
+        let bundle = files.and_then(|files| files.bundle.as_ref()).map(|file| {
+            Watched::open(
+                vec![File::open_to_all(file)],
+                Box::new(|contents| roots(contents)),
+            )
+        });
         Ok(Self {
             pair: files.map(pair).transpose()?,
             bundle: bundle.transpose()?,

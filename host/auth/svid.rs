@@ -17,7 +17,7 @@ use rustls::{
 };
 
 use super::leaf;
-use super::watched::Watched;
+use super::watched::{File, Watched};
 use crate::config::TlsFiles;
 use crate::identity::{Caller, Proof, TrustDomain};
 
@@ -41,7 +41,7 @@ impl Tls {
                 let revision = revisions.fetch_add(1, Relaxed);
                 Verifier::new(roots(contents)?, &domain, optional, revision)
             };
-            Watched::open(vec![file.clone()], Box::new(read))
+            Watched::open(vec![File::open_to_all(file)], Box::new(read))
         });
         let bundle = bundle.transpose()?;
         let server = server(pair.now(), bundle.as_ref().map(Watched::now))?;
@@ -89,7 +89,10 @@ pub(super) fn pair(files: &TlsFiles) -> Result<Watched<CertifiedKey>, String> {
             PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
         CertifiedKey::from_der(chain, key, &provider()).map_err(|error| error.to_string())
     };
-    let files = vec![files.certificate.clone(), files.key.clone()];
+    let files = vec![
+        File::open_to_all(&files.certificate),
+        File::secret(&files.key),
+    ];
     Watched::open(files, Box::new(read))
 }
 

@@ -209,7 +209,8 @@ impl Endpoint {
     pub async fn probe(&self) {
         let request = Request::get(self.address.target("/healthz")).body(Full::default());
         let Ok(request) = request else { return };
-        let asked = self.exchange(request, &HeaderMap::new(), PROBE_BYTES);
+        let nobody = HeaderMap::new();
+        let asked = self.exchange(request, &nobody, PROBE_BYTES);
         match tokio::time::timeout(PROBE, asked).await {
             Ok(Ok(_) | Err(Broken::TooLarge | Broken::Busy)) => self.note_alive(),
             Ok(Err(Broken::Unsent(reason) | Broken::Lost(reason))) => self.note_dead(reason),

@@ -1,6 +1,8 @@
 //! An authority that issues certificates and tokens, a host that trusts it, and clients.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -191,7 +193,14 @@ pub fn own(dir: &TempDir, authority: &Authority, leaf: &Leaf) -> String {
 /// Writes a file and names it in a line of `[identity]`.
 pub fn file(dir: &TempDir, key: &str, content: &str) -> String {
     std::fs::write(path(dir, key), content).expect("a file");
+    permit(dir, key, 0o600);
     format!("{key} = {:?}\n", path(dir, key))
+}
+
+/// Says who may do what with a file.
+pub fn permit(dir: &TempDir, name: &str, mode: u32) {
+    let mode = Permissions::from_mode(mode);
+    std::fs::set_permissions(path(dir, name), mode).expect("it is ours");
 }
 
 fn path(dir: &TempDir, name: &str) -> PathBuf {
