@@ -65,6 +65,11 @@ impl Auth {
         if settings.tls.is_none() && !settings.is_required() {
             return Ok(None);
         }
+        if settings.is_required() && settings.operators.is_empty() {
+            tracing::warn!(
+                "identity.operators names nobody: nobody may reload, or read /workers, /slo, /costs and /metrics"
+            );
+        }
         let tls = settings.tls.as_ref().map(|files| {
             let optional = settings.takes_tokens();
             Tls::open(files, &config.trust_domain, optional)
@@ -127,9 +132,9 @@ impl Auth {
         registrars.find(|registrar| registrar.id == caller.id)
     }
 
-    /// Whether this caller may see and do what concerns the whole host. Where nobody is named, everybody may.
+    /// Whether this caller may see and do what concerns the whole host. Where nobody is named, nobody may.
     pub fn may_operate(&self, caller: &Caller) -> bool {
-        self.operators.is_empty() || self.operators.contains(&caller.id)
+        self.operators.contains(&caller.id)
     }
 
     /// Whether this caller's word counts on whom it calls for. A token may have leaked, so a certificate it has to be.

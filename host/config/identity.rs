@@ -20,7 +20,7 @@ pub struct IdentitySettings {
     pub tokens: Option<PathBuf>,
     /// Who may say where remote workers are, and of which capabilities.
     pub registrars: Vec<Registrar>,
-    /// Who may reload the host, and read what tells of all its callers. None: everybody whom it knows.
+    /// Who may reload the host, and read what tells of all its callers. None: nobody.
     pub operators: Vec<SpiffeId>,
     /// Hosts that are believed when they say for whom they forward a call. None: nobody is.
     pub forwarders: Vec<SpiffeId>,
