@@ -69,6 +69,36 @@ fn a_caller_has_so_many_requests_under_way_and_a_stream_is_one_until_it_ends() {
 }
 
 #[test]
+fn one_address_holds_so_many_connections_and_no_more() {
+    run(async {
+        let host = Host::start(|settings| settings.address_connections = 3).await;
+        let open = async || {
+            let mut stream = TcpStream::connect(host.addr).await.unwrap();
+            let probe = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            // A connection that is closed already may take what is written, or not.
+            let _ = stream.write_all(probe).await;
+            let mut answer = [0; 12];
+            let answered = stream.read_exact(&mut answer).await.is_ok();
+            answered.then_some(stream)
+        };
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(open().await.expect("there is room"));
+        }
+        assert!(open().await.is_none(), "one too many");
+        held.pop();
+        let began = std::time::Instant::now();
+        while open().await.is_none() {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "its place never came back"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+#[test]
 fn every_answer_keeps_browsers_and_caches_from_it() {
     run(async {
         let host = Host::start(|_| {}).await;
