@@ -16,6 +16,7 @@ mod register;
 mod reload;
 mod routes;
 mod server;
+mod standing;
 mod telemetry;
 mod workers;
 

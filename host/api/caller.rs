@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::Settings;
 use super::invoke::single;
 use super::problem::Refusal;
+use super::standing::Shown;
 use crate::auth::{Auth, Peer, Unknown};
 use crate::error::{Code, Failure};
 use crate::identity::{Caller, SpiffeId};
@@ -34,6 +35,12 @@ pub(super) const ORIGIN: HeaderName = HeaderName::from_static("crank-origin");
 /// Who began the chain of a call, where a host says so whose word counts.
 #[derive(Clone)]
 struct Origin(SpiffeId);
+
+/// Who calls, and what proves it.
+pub(super) struct Known {
+    pub caller: Arc<Caller>,
+    pub shown: Shown,
+}
 
 /// How callers prove who they are, and what is open without.
 pub(super) struct Credentials {
@@ -75,26 +82,34 @@ impl Credentials {
     }
 
     /// Who calls, for the handlers too; or the refusal. None: nobody needs to say.
-    pub fn admit(&self, request: &mut Request) -> Result<Option<Arc<Caller>>, Response> {
-        let Some(auth) = self.auth().filter(|_| !self.is_open(request)) else {
+    pub fn admit(&self, request: &mut Request) -> Result<Option<Known>, Response> {
+        let auth = self.auth.as_ref().filter(|auth| auth.is_required());
+        let Some(auth) = auth.filter(|_| !self.is_open(request)) else {
             return Ok(None);
         };
         let peer = request.extensions().get::<Arc<Peer>>().cloned();
         let mut given = request.headers().get_all(AUTHORIZATION).iter();
-        let authorization = given.next().map(HeaderValue::as_bytes);
+        let authorization = given.next().cloned();
         if given.next().is_some() {
             let message = "the header authorization stands twice; it may stand once";
             let failure = Failure::new(Code::InvalidRequest, message);
             return Err(refusal(failure, SEVERAL, false));
         }
-        match auth.caller(peer.as_deref(), authorization) {
-            Ok(caller) => {
-                let caller = match on_behalf(auth, &caller, request) {
-                    Ok(behalf) => behalf.unwrap_or(caller),
+        let bearer = authorization.as_ref().map(HeaderValue::as_bytes);
+        match auth.caller(peer.as_deref(), bearer) {
+            Ok(shows) => {
+                let caller = match on_behalf(auth, &shows, request) {
+                    Ok(behalf) => behalf.unwrap_or_else(|| shows.clone()),
                     Err(failure) => return Err(Refusal(failure).into_response()),
                 };
                 request.extensions_mut().insert(caller.clone());
-                Ok(Some(caller))
+                let shown = Shown {
+                    auth: auth.clone(),
+                    peer,
+                    authorization,
+                    caller: shows,
+                };
+                Ok(Some(Known { caller, shown }))
             }
             Err(Unknown::Missing) => {
                 let message = "who calls is not known; send authorization: Bearer TOKEN, or show a certificate";

@@ -3,6 +3,7 @@
 pub mod authority;
 mod files;
 mod powers;
+mod streams;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
