@@ -12,18 +12,24 @@ use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method};
 use axum::response::{IntoResponse, Response};
 
 use super::Settings;
+use super::edge::Address;
 use super::invoke::single;
 use super::problem::Refusal;
 use super::standing::Shown;
 use crate::auth::{Auth, Peer, Unknown};
 use crate::error::{Code, Failure};
 use crate::identity::{Caller, SpiffeId};
+use crate::limits::{Callers, Turn, Who};
 
 /// What a request without credentials is told, one with some that do not hold, and one with several.
 const MISSING: &str = "Bearer realm=\"crank\"";
 const INVALID: &str =
     "Bearer realm=\"crank\", error=\"invalid_token\", error_description=\"it does not hold here\"";
 const SEVERAL: &str = "Bearer realm=\"crank\", error=\"invalid_request\", error_description=\"authorization stands twice\"";
+
+/// Signatures of tokens that do not hold which are verified for one address, per second and at once.
+const VAIN_RATE: u32 = 10;
+const VAIN_BURST: u32 = 100;
 
 /// What changes the host, or tells of all its callers and workers.
 const OPERATED: [&str; 5] = ["/reload", "/workers", "/slo", "/costs", "/metrics"];
@@ -46,6 +52,8 @@ pub(super) struct Known {
 pub(super) struct Credentials {
     auth: Option<Arc<Auth>>,
     open_metrics: bool,
+    /// What each address may have verified in vain.
+    vain: Option<Callers>,
 }
 
 impl Credentials {
@@ -53,6 +61,7 @@ impl Credentials {
         Self {
             auth: settings.auth.clone(),
             open_metrics: settings.open_metrics,
+            vain: Callers::new(VAIN_RATE, VAIN_BURST, 0),
         }
     }
 
@@ -96,8 +105,13 @@ impl Credentials {
             return Err(refusal(failure, SEVERAL, false));
         }
         let bearer = authorization.as_ref().map(HeaderValue::as_bytes);
+        let turn = self.turn(auth, bearer, request);
+        let turn = turn.map_err(|failure| Refusal(failure).into_response())?;
         match auth.caller(peer.as_deref(), bearer) {
             Ok(shows) => {
+                if let (Some(vain), Some(turn)) = (&self.vain, turn) {
+                    vain.give_back(turn);
+                }
                 let caller = match on_behalf(auth, &shows, request) {
                     Ok(behalf) => behalf.unwrap_or_else(|| shows.clone()),
                     Err(failure) => return Err(Refusal(failure).into_response()),
@@ -123,6 +137,27 @@ impl Credentials {
                 Err(refusal(failure.with_cause(reason), INVALID, peer.is_some()))
             }
         }
+    }
+
+    /// An address's turn to have a signature verified, which costs the host more than the sender. One that holds is
+    /// given back; who is known already needs none.
+    fn turn(
+        &self,
+        auth: &Auth,
+        bearer: Option<&[u8]>,
+        request: &Request,
+    ) -> Result<Option<Turn>, Failure> {
+        let Some(vain) = self.vain.as_ref().filter(|_| !auth.is_quick(bearer)) else {
+            return Ok(None);
+        };
+        let Some(Address(address)) = request.extensions().get() else {
+            return Err(Failure::internal("a request without an address"));
+        };
+        let turn = vain.admit(Who::of(None, *address));
+        turn.map(Some).map_err(|wait| {
+            let message = "too many tokens that do not hold came from this address; wait";
+            Failure::new(Code::RateLimited, message).retry_after(wait)
+        })
     }
 
     /// Probes have no credentials, and learn nothing. Nor has what a browser asks before it sends them.

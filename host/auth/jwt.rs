@@ -126,10 +126,8 @@ impl Jwts {
     pub fn caller(&self, token: &str) -> Result<Arc<Caller>, String> {
         let hash = blake3::hash(token.as_bytes());
         let now = super::now();
-        if let Some((ends, caller)) = self.proven().get(&hash)
-            && now <= *ends
-        {
-            return Ok(caller.clone());
+        if let Some(caller) = self.remembered(&hash, now) {
+            return Ok(caller);
         }
         let (ends, caller) = self.check(token)?;
         let caller = Arc::new(caller);
@@ -142,6 +140,18 @@ impl Jwts {
         }
         proven.insert(hash, (ends, caller.clone()));
         Ok(caller)
+    }
+
+    /// Whether a token was checked, and has not ended.
+    pub fn remembers(&self, token: &str) -> bool {
+        let hash = blake3::hash(token.as_bytes());
+        self.remembered(&hash, super::now()).is_some()
+    }
+
+    fn remembered(&self, hash: &blake3::Hash, now: u64) -> Option<Arc<Caller>> {
+        let proven = self.proven();
+        let (_, caller) = proven.get(hash).filter(|(ends, _)| now <= *ends)?;
+        Some(caller.clone())
     }
 
     fn check(&self, token: &str) -> Result<(u64, Caller), String> {

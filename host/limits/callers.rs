@@ -111,6 +111,12 @@ impl Callers {
         self.admit_at(who, self.origin.elapsed())
     }
 
+    /// Takes a request for one that was never made.
+    pub fn give_back(&self, turn: Turn) {
+        let Turn(account) = &turn;
+        account.full_at.fetch_sub(self.step, Relaxed);
+    }
+
     fn admit_at(&self, who: Who, now: Duration) -> Result<Turn, Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let account = self.account(who, now)?;
@@ -183,6 +189,10 @@ mod tests {
         assert_eq!(ask(&ada, 1100), Ok(()));
         assert_eq!(ask(&ada, 1100), Err(100));
         assert_eq!([(); 3].map(|()| ask(&ada, 9000)), [Ok(()); 3]);
+        for _ in 0..10 {
+            let turn = callers.admit_at(ada.clone(), Duration::from_secs(20));
+            callers.give_back(turn.unwrap());
+        }
     }
 
     #[test]

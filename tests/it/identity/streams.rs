@@ -1,4 +1,4 @@
-//! Streams, and the credentials of who reads them.
+//! What credentials cost and how long they last: floods of tokens that do not hold, streams that outlive those that do.
 
 use std::time::{Duration, Instant};
 
@@ -53,5 +53,34 @@ fn a_stream_ends_when_the_credentials_of_its_reader_do() {
         let told = log();
         let mut told = told.lines().filter(|line| line.contains("stream ended"));
         assert!(told.any(|line| line.contains("audit") && line.contains(ADA)));
+    });
+}
+
+#[test]
+fn an_address_has_so_many_tokens_verified_in_vain_and_who_is_known_goes_on() {
+    run(async {
+        let issuer = Issuer::new("first");
+        let folder = dir();
+        let set = json!({ "keys": [issuer.jwk()] });
+        let keys = file(&folder, "jwks", &set.to_string());
+        let asking = Asking::start(folder, &format!("{keys}audience = [{AUDIENCE:?}]")).await;
+        let good = issuer.token(AUDIENCE, 60);
+        assert_eq!(asking.who(&good).await.0, 200);
+        let forger = Issuer::new("first");
+        let mut vain = 0;
+        while asking.who(&forger.token(AUDIENCE, 60 + vain)).await.0 == 401 {
+            vain += 1;
+            assert!(vain < 5000, "each is verified");
+        }
+        assert!(vain >= 100, "{vain}");
+        assert_eq!(asking.who(&good).await.0, 200);
+        // Those that hold take nothing of it: a hundred callers may begin at once behind one proxy.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        for seconds in 0..50 {
+            assert_eq!(
+                asking.who(&issuer.token(AUDIENCE, 70 + seconds)).await.0,
+                200
+            );
+        }
     });
 }
