@@ -25,7 +25,7 @@ use tokio_rustls::client::TlsStream;
 use super::leaf;
 use super::svid::{no_svid, pair, provider, roots};
 use super::watched::{File, Watched};
-use crate::config::Config;
+use crate::config::TlsFiles;
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// See the module. The files are followed for as long as somebody looks.
@@ -48,13 +48,12 @@ pub struct Secured {
 }
 
 impl Outgoing {
-    /// Reads what the configuration names.
+    /// Reads the files, where there are some.
     ///
     /// # Errors
     ///
-    /// A file cannot be read or understood; the text is for the operator.
-    pub fn open(config: &Config) -> Result<Self, String> {
-        let files = config.identity.tls.as_ref();
+    /// One cannot be read or understood; the text is for the operator.
+    pub fn open(files: Option<&TlsFiles>, domain: &TrustDomain) -> Result<Self, String> {
         let bundle = files.and_then(|files| files.bundle.as_ref()).map(|file| {
             Watched::open(
                 vec![File::open_to_all(file)],
@@ -65,7 +64,7 @@ impl Outgoing {
             pair: files.map(pair).transpose()?,
             bundle: bundle.transpose()?,
             machine: OnceLock::new(),
-            domain: config.trust_domain.clone(),
+            domain: domain.clone(),
             revision: AtomicU64::new(0),
         })
     }

@@ -31,6 +31,9 @@ pub struct Terms {
 
 impl Terms {
     pub fn new(config: &Config) -> Result<Self, String> {
+        // Who calls no other machine needs no key for it: not everyone who runs `crank invoke` may read the host's.
+        let has_remotes = config.capabilities.is_some() || !config.remote_addresses.is_empty();
+        let files = config.identity.tls.as_ref().filter(|_| has_remotes);
         Ok(Self {
             trust_domain: config.trust_domain.clone(),
             bound: config.workers.values().cloned().collect(),
@@ -38,7 +41,7 @@ impl Terms {
             registrars: config.identity.registrars.clone(),
             limits: limits(config),
             max_bid: config.limits.max_slo_bid.into(),
-            outgoing: Arc::new(Outgoing::open(config)?),
+            outgoing: Arc::new(Outgoing::open(files, &config.trust_domain)?),
         })
     }
 
