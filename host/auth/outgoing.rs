@@ -54,12 +54,9 @@ impl Outgoing {
     ///
     /// One cannot be read or understood; the text is for the operator.
     pub fn open(files: Option<&TlsFiles>, domain: &TrustDomain) -> Result<Self, String> {
-        let bundle = files.and_then(|files| files.bundle.as_ref()).map(|file| {
-            Watched::open(
-                vec![File::open_to_all(file)],
-                Box::new(|contents| roots(contents)),
-            )
-        });
+        let bundle = files
+            .and_then(|files| files.bundle.as_ref())
+            .map(|file| Watched::open(vec![File::open_to_all(file)], Box::new(roots)));
         Ok(Self {
             pair: files.map(pair).transpose()?,
             bundle: bundle.transpose()?,

@@ -196,6 +196,7 @@ impl Remotes {
         if let Some(owner) = owner {
             terms.grants(owner, &capability)?;
         }
+        check_owner(&lock(&self.entries), &registration.worker_id, owner)?;
         terms.owns(&capability)?;
         let at_url = |detail| {
             let pointer = "/url".to_owned();
@@ -224,11 +225,7 @@ impl Remotes {
     /// There are as many as may be, or the worker is another registrar's.
     pub fn with(&self, entry: &Arc<Entry>) -> Result<Vec<Arc<Entry>>, Failure> {
         let mut entries = self.entries();
-        let is_same = |other: &&Arc<Entry>| {
-            other.source == entry.source && other.worker_id() == entry.worker_id()
-        };
-        let same = entries.iter().filter(is_same);
-        check_owner(same, entry.owner.as_ref())?;
+        check_owner(&entries, entry.worker_id(), entry.owner.as_ref())?;
         entries.retain(|other| !other.is_replaced_by(entry));
         if entries.len() >= MAX_REGISTRATIONS {
             let message = format!("{MAX_REGISTRATIONS} capabilities are registered, no more are");
@@ -276,7 +273,7 @@ impl Remotes {
                 Err(Failure::new(Code::Conflict, message))
             }
             Some(Source::Registered) => {
-                check_owner(entries.iter().filter(of), owner)?;
+                check_owner(&entries, worker_id, owner)?;
                 let others = entries.into_iter();
                 Ok(others
                     .filter(|entry| entry.worker_id() != worker_id)
@@ -309,20 +306,21 @@ impl Remotes {
 }
 
 /// Who registers a worker anew or removes it gets, or cuts off, what others' callers send.
-fn check_owner<'a>(
-    mut entries: impl Iterator<Item = &'a Arc<Entry>>,
+fn check_owner(
+    entries: &[Arc<Entry>],
+    worker_id: &str,
     owner: Option<&SpiffeId>,
 ) -> Result<(), Failure> {
-    match entries.find(|entry| !entry.is_for(owner)) {
-        None => Ok(()),
-        Some(entry) => {
-            let message = format!(
-                "worker {} was registered by somebody else, and is theirs or the operator's to change",
-                entry.worker_id()
-            );
-            Err(Failure::new(Code::Conflict, message))
-        }
+    let is_anothers = |entry: &Arc<Entry>| {
+        entry.source == Source::Registered && entry.worker_id() == worker_id && !entry.is_for(owner)
+    };
+    if !entries.iter().any(is_anothers) {
+        return Ok(());
     }
+    let message = format!(
+        "worker {worker_id} was registered by somebody else, and is theirs or the operator's to change"
+    );
+    Err(Failure::new(Code::Conflict, message))
 }
 
 /// The place where registrations are kept; without one they go with the host. There is nothing to keep

@@ -44,7 +44,7 @@ fn a_file_of_secrets_that_others_may_read_ends_the_start_and_later_changes_nothi
         ] {
             permit(&folder, name, mode);
             let refused = Auth::open(&config(&format!("[identity]\n{lines}")));
-            let told = refused.err().expect("others may read it");
+            let told = refused.expect_err("others may read it");
             assert!(told.contains(&format!("{mode:o}")), "{told}");
             assert!(told.contains("chmod 600"), "{told}");
             permit(&folder, name, 0o400);
