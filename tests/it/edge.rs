@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Host, run};
+use crate::support::{Host, guest, router, run};
 
 #[test]
 fn a_caller_beyond_its_rate_is_told_when_to_come_back() {
@@ -71,7 +71,8 @@ fn a_caller_has_so_many_requests_under_way_and_a_stream_is_one_until_it_ends() {
 #[test]
 fn one_address_holds_so_many_connections_and_no_more() {
     run(async {
-        let host = Host::start(|settings| settings.address_connections = 3).await;
+        let router = router(vec![guest("hello-world")], "").await;
+        let host = Host::of(router, |settings| settings.address_connections = 3).await;
         let open = async || {
             let mut stream = TcpStream::connect(host.addr).await.unwrap();
             let probe = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
