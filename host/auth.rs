@@ -1,4 +1,4 @@
-//! Who calls: certificates, tokens, and the files that say whose they are.
+//! Who calls: certificates, tokens, and the files that say whose they are. And who is called, over TLS.
 //!
 //! The files are followed while the host serves: what is taken out of one no longer opens anything. A file that
 //! cannot be read or understood leaves what held before, and the log says so. Which caller may do what must not
