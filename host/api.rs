@@ -16,6 +16,7 @@ mod register;
 mod reload;
 mod routes;
 mod server;
+mod standing;
 mod telemetry;
 mod workers;
 
@@ -58,6 +59,8 @@ pub struct Settings {
     pub caller_burst: u32,
     /// See `caller_rate`.
     pub caller_concurrency: usize,
+    /// Connections from one address that are open at once.
+    pub address_connections: usize,
     /// A stream in which nothing happened for this long gets a comment, so that nobody on the way takes
     /// it for dead, and a caller who is gone without a word is found out.
     pub heartbeat: Duration,
@@ -86,6 +89,7 @@ impl From<&Config> for Settings {
             caller_rate: config.limits.caller_rate,
             caller_burst: config.limits.caller_burst,
             caller_concurrency: config.limits.caller_concurrency,
+            address_connections: config.limits.address_connections,
             heartbeat: HEARTBEAT,
             identified: config.identity.is_required() || config.identity.tls.is_some(),
             open_metrics: config.identity.open_metrics,

@@ -1,4 +1,4 @@
-//! Who calls: certificates, tokens, and the files that say whose they are.
+//! Who calls: certificates, tokens, and the files that say whose they are. And who is called, over TLS.
 //!
 //! The files are followed while the host serves: what is taken out of one no longer opens anything. A file that
 //! cannot be read or understood leaves what held before, and the log says so. Which caller may do what must not
@@ -7,6 +7,7 @@
 mod jwt;
 mod leaf;
 mod local;
+mod outgoing;
 mod svid;
 mod watched;
 
@@ -15,12 +16,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio_rustls::TlsAcceptor;
 
-use crate::config::Config;
-use crate::identity::{Caller, SpiffeId};
+use crate::config::{Config, Registrar};
+use crate::identity::{Caller, Proof, SpiffeId, TrustDomain};
 
 use jwt::Jwts;
 use local::Tokens;
 pub use local::{fresh, line};
+pub use outgoing::{Outgoing, Secured};
 pub use svid::Peer;
 use svid::Tls;
 use watched::Watched;
@@ -33,11 +35,13 @@ const MAX_TOKEN: usize = 8 << 10;
 /// All that proves who calls.
 #[derive(Debug)]
 pub struct Auth {
-    tls: Option<Watched<Tls>>,
+    tls: Option<Tls>,
     jwts: Option<Watched<Jwts>>,
     tokens: Option<Watched<Tokens>>,
-    registrars: Vec<SpiffeId>,
+    registrars: Vec<Registrar>,
     operators: Vec<SpiffeId>,
+    forwarders: Vec<SpiffeId>,
+    domain: TrustDomain,
     takes_certificates: bool,
 }
 
@@ -61,9 +65,14 @@ impl Auth {
         if settings.tls.is_none() && !settings.is_required() {
             return Ok(None);
         }
+        if settings.is_required() && settings.operators.is_empty() {
+            tracing::warn!(
+                "identity.operators names nobody: nobody may reload, or read /workers, /slo, /costs and /metrics"
+            );
+        }
         let tls = settings.tls.as_ref().map(|files| {
             let optional = settings.takes_tokens();
-            svid::watch(files, &config.trust_domain, optional)
+            Tls::open(files, &config.trust_domain, optional)
         });
         let jwts = settings
             .jwks
@@ -77,6 +86,8 @@ impl Auth {
             tokens: tokens.transpose()?,
             registrars: settings.registrars.clone(),
             operators: settings.operators.clone(),
+            forwarders: settings.forwarders.clone(),
+            domain: config.trust_domain.clone(),
             takes_certificates: settings.takes_certificates(),
         })))
     }
@@ -106,8 +117,8 @@ impl Auth {
 
     /// What a new connection is greeted with, where the host speaks TLS.
     pub fn acceptor(&self) -> Option<TlsAcceptor> {
-        let tls = self.tls.as_ref()?.now();
-        Some(TlsAcceptor::from(tls.server.clone()))
+        let tls = self.tls.as_ref()?;
+        Some(TlsAcceptor::from(tls.server()))
     }
 
     /// Whether callers must prove who they are.
@@ -115,14 +126,36 @@ impl Auth {
         self.takes_certificates || self.takes_tokens()
     }
 
-    /// Whether this caller may say where remote workers are.
-    pub fn may_register(&self, caller: &Caller) -> bool {
-        self.registrars.contains(&caller.id)
+    /// As what this caller may say where remote workers are, if they may.
+    pub fn registrar(&self, caller: &Caller) -> Option<&Registrar> {
+        let mut registrars = self.registrars.iter();
+        registrars.find(|registrar| registrar.id == caller.id)
     }
 
-    /// Whether this caller may see and do what concerns the whole host. Where nobody is named, everybody may.
+    /// Whether this caller may see and do what concerns the whole host. Where nobody is named, nobody may.
     pub fn may_operate(&self, caller: &Caller) -> bool {
-        self.operators.is_empty() || self.operators.contains(&caller.id)
+        self.operators.contains(&caller.id)
+    }
+
+    /// Whether this caller's word counts on whom it calls for. A token may have leaked, so a certificate it has to be.
+    pub fn may_forward(&self, caller: &Caller) -> bool {
+        caller.proof == Proof::Certificate && self.forwarders.contains(&caller.id)
+    }
+
+    /// An id of the trust domain, as a forwarder names it.
+    ///
+    /// # Errors
+    ///
+    /// It is none.
+    pub fn member(&self, text: &str) -> Result<SpiffeId, String> {
+        let id = SpiffeId::parse(text).map_err(|error| error.to_string())?;
+        match id.is_member_of(&self.domain) {
+            true => Ok(id),
+            false => Err(format!(
+                "{id} is outside of the trust domain {}",
+                self.domain
+            )),
+        }
     }
 
     /// Who calls: whom the token names where there is one, else the certificate's owner. Both must hold.
@@ -136,7 +169,7 @@ impl Auth {
         authorization: Option<&[u8]>,
     ) -> Result<Arc<Caller>, Unknown> {
         let certified = match (peer, &self.tls) {
-            (Some(peer), Some(tls)) => Some(peer.caller(&tls.now()).map_err(Unknown::Invalid)?),
+            (Some(peer), Some(tls)) => Some(peer.caller(tls).map_err(Unknown::Invalid)?),
             _ => None,
         };
         match authorization {
@@ -145,16 +178,17 @@ impl Auth {
         }
     }
 
-    fn bearer(&self, header: &[u8]) -> Result<Arc<Caller>, Unknown> {
-        let invalid = |reason: &str| Unknown::Invalid(reason.to_owned());
-        let text = std::str::from_utf8(header).map_err(|_| invalid("authorization is no ascii"))?;
-        let token = match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(invalid("authorization has another scheme than Bearer")),
-        };
-        if token.len() > MAX_TOKEN {
-            return Err(invalid("the token is too long"));
+    /// Whether a look tells what these credentials are worth. To verify a signature takes a hundred times as long.
+    pub fn is_quick(&self, authorization: Option<&[u8]>) -> bool {
+        match (authorization.map(token), &self.jwts) {
+            (Some(Ok(token)), Some(jwts)) => local::is_local(token) || jwts.now().remembers(token),
+            _ => true,
         }
+    }
+
+    fn bearer(&self, header: &[u8]) -> Result<Arc<Caller>, Unknown> {
+        let token = token(header)?;
+        let invalid = |reason: &str| Unknown::Invalid(reason.to_owned());
         let known = if local::is_local(token) {
             let tokens = self.tokens.as_ref();
             let tokens = tokens.ok_or_else(|| invalid("no local tokens are configured"))?;
@@ -169,6 +203,20 @@ impl Auth {
 
     fn takes_tokens(&self) -> bool {
         self.jwts.is_some() || self.tokens.is_some()
+    }
+}
+
+/// The token of a header.
+fn token(header: &[u8]) -> Result<&str, Unknown> {
+    let invalid = |reason: &str| Unknown::Invalid(reason.to_owned());
+    let text = std::str::from_utf8(header).map_err(|_| invalid("authorization is no ascii"))?;
+    let token = match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+        _ => return Err(invalid("authorization has another scheme than Bearer")),
+    };
+    match token.len() > MAX_TOKEN {
+        true => Err(invalid("the token is too long")),
+        false => Ok(token),
     }
 }
 

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 use crate::capability::{CPU_SHARES, Constraint, DiskType, InterfaceEntry, WorkerId};
 use crate::identity::{SpiffeId, TrustDomain};
 
-pub use identity::{IdentitySettings, TlsFiles};
+pub use identity::{IdentitySettings, Registrar, TlsFiles};
 use layers::Layers;
 use reader::Reader;
 
@@ -181,6 +181,8 @@ pub struct LimitSettings {
     pub caller_burst: u32,
     /// Requests of one caller that are answered at once. 0: any number.
     pub caller_concurrency: usize,
+    /// Connections from one address that are open at once.
+    pub address_connections: usize,
 }
 
 /// The section `[idempotency]`: answers that are kept under their callers' keys.
@@ -416,6 +418,7 @@ impl LimitSettings {
         let as_rate = caller_rate.unwrap_or_default().max(1);
         let caller_burst = reader.number_or("limits.caller_burst", 1..=1_000_000, as_rate);
         let caller_concurrency = reader.number("limits.caller_concurrency", 0..=10_000);
+        let address_connections = reader.number("limits.address_connections", 1..=4096);
         if let (Some(concurrency), Some(instances)) = (concurrency, instances)
             && concurrency > instances
         {
@@ -467,6 +470,7 @@ impl LimitSettings {
             caller_rate: u32::try_from(caller_rate?).ok()?,
             caller_burst: u32::try_from(caller_burst?).ok()?,
             caller_concurrency: usize::try_from(caller_concurrency?).ok()?,
+            address_connections: usize::try_from(address_connections?).ok()?,
         })
     }
 }

@@ -140,6 +140,16 @@ pub struct Caller {
     pub id: SpiffeId,
     /// What proved it.
     pub proof: Proof,
+    /// The host that says so, of a call that it forwards; `proof` is that host's.
+    pub via: Option<SpiffeId>,
+}
+
+impl Caller {
+    /// Who has proven that themselves.
+    pub fn new(id: SpiffeId, proof: Proof) -> Self {
+        let via = None;
+        Self { id, proof, via }
+    }
 }
 
 /// How a caller proved who it is.

@@ -1,4 +1,4 @@
-//! Workers that are not components of this host: they speak plain HTTP, another Crank host among them.
+//! Workers that are not components of this host: they speak HTTP, another Crank host among them.
 //!
 //! They come from `POST /register` and from the operator's capabilities file. This room knows where
 //! they are, whether they live, what they may claim, and how to call them; HTTP as a client's side of it
@@ -12,6 +12,7 @@ mod file;
 mod forward;
 mod join;
 mod kept;
+mod link;
 mod path;
 mod registration;
 
@@ -19,9 +20,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::capability::{Capability, WorkerId};
-use crate::config::Config;
+use crate::capability::Capability;
+use crate::config::{Config, Registrar};
 use crate::error::{Code, Failure};
+use crate::identity::SpiffeId;
 use crate::limits::{Handed, Limits};
 use crate::rules::Verdicts;
 use crate::worker::Offered;
@@ -59,6 +61,8 @@ pub struct Entry {
     source: Source,
     registration: Registration,
     endpoint: Arc<Endpoint>,
+    /// The registrar whose it is. None: the operator's.
+    owner: Option<SpiffeId>,
     limits: Limits,
     bid: f64,
     /// What it says of its load, as the bits of a float from 0 to 1.
@@ -81,36 +85,71 @@ pub struct Refused {
     reason: String,
 }
 
-/// Who asks to register or to remove a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Who asks to register or to remove a worker: it then gets other people's inputs. Where callers have no identities only
+/// the local operator may, else those whom the configuration lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Came over the loopback interface, past the door: whoever runs programs on this machine.
-    Local,
+    /// Came over the loopback interface, past the door: whoever runs programs on this machine. Or has proven to be an
+    /// operator who may register.
+    Operator,
     /// Has proven to be one whom the operator lists in `identity.registrars`.
-    Registrar,
+    Registrar(Registrar),
     /// Anybody else.
     Foreign,
 }
 
-/// Whether somebody may say where a worker is, or that it is gone: it then gets other people's inputs.
-/// Where callers have no identities only the local operator may, else those whom the configuration lists.
+impl Caller {
+    /// Whose the registrations are: a registrar's own, or the operator's.
+    ///
+    /// # Errors
+    ///
+    /// `denied`: they may not register.
+    pub fn owner(&self) -> Result<Option<&SpiffeId>, Failure> {
+        match self {
+            Caller::Operator => Ok(None),
+            Caller::Registrar(registrar) => Ok(Some(&registrar.id)),
+            Caller::Foreign => Err(Failure::new(
+                Code::Denied,
+                "workers are registered from the host's own machine, or by who stands in identity.registrars",
+            )),
+        }
+    }
+}
+
+/// Whether a registrar may offer this, under this identity.
 ///
 /// # Errors
 ///
 /// `denied`.
-pub fn may_register(caller: Caller, _worker: &WorkerId) -> Result<(), Failure> {
-    match caller {
-        Caller::Local | Caller::Registrar => Ok(()),
-        Caller::Foreign => Err(Failure::new(
-            Code::Denied,
-            "workers are registered from the host's own machine, or by who stands in identity.registrars",
-        )),
+fn may_offer(registrar: &Registrar, capability: &Capability) -> Result<(), Failure> {
+    let key = capability.key();
+    if !registrar.may_offer(&key) {
+        let message = format!(
+            "{} may not offer {key}; its entry of identity.registrars says what it may",
+            registrar.id
+        );
+        return Err(Failure::new(Code::Denied, message));
+    }
+    match &capability.spiffe_id {
+        Some(id) if *id != registrar.id => {
+            let message = format!(
+                "spiffe_id {id} is not {}, who registers it; claim your own, or none",
+                registrar.id
+            );
+            Err(Failure::new(Code::Denied, message))
+        }
+        _ => Ok(()),
     }
 }
 
 impl Entry {
     fn worker_id(&self) -> &str {
         self.capability.worker_id.as_str()
+    }
+
+    /// Whether somebody may replace or remove it: its owner, or the operator.
+    fn is_for(&self, owner: Option<&SpiffeId>) -> bool {
+        owner.is_none() || self.owner.as_ref() == owner
     }
 
     /// What makes a later registration replace this one: the same capability of the same worker, within

@@ -67,6 +67,8 @@ pub struct Call {
     pub parameters: Vec<(String, String)>,
     /// SPIFFE id of who calls, where the host knows.
     pub caller: Option<String>,
+    /// SPIFFE id of who called first, where another host says so whose word counts.
+    pub origin: Option<String>,
     /// Lowers the worker's wall-clock limit for this call; never raises it.
     pub timeout: Option<Duration>,
     /// W3C trace context, handed on to the worker.
@@ -300,10 +302,7 @@ impl Router {
         let asked = Asked {
             request_id: &call.request_id,
             // Calls that a worker makes are paid by who called first.
-            tenant: match &call.chain {
-                Some(chain) => chain.origin.as_deref(),
-                None => call.caller.as_deref(),
-            },
+            tenant: call.origin(),
             traceparent: call.traceparent.as_deref(),
             nested: call.chain.is_some(),
         };
@@ -347,10 +346,7 @@ impl Router {
         if let Some(claim) = claim {
             claim.start(worker.leaves_nothing()).await?;
         }
-        let origin = match &call.chain {
-            Some(chain) => chain.origin.clone(),
-            None => call.caller.clone(),
-        };
+        let origin = call.origin().map(str::to_owned);
         let peers = worker.calls_peers().then(|| {
             let mut path = call.chain.map(|chain| chain.path).unwrap_or_default();
             path.push(offered.id.clone());
@@ -438,12 +434,21 @@ impl Call {
             input,
             parameters: Vec::new(),
             caller: None,
+            origin: None,
             timeout: None,
             traceparent: None,
             events: None,
             chain: None,
             path: Vec::new(),
             once: None,
+        }
+    }
+
+    /// SPIFFE id of who called first, where the host knows.
+    pub fn origin(&self) -> Option<&str> {
+        match &self.chain {
+            Some(chain) => chain.origin.as_deref(),
+            None => self.origin.as_deref().or(self.caller.as_deref()),
         }
     }
 

@@ -42,7 +42,15 @@ const MAX_COST: HeaderName = HeaderName::from_static("crank-max-cost");
 const EXPLAIN: HeaderName = HeaderName::from_static("crank-explain");
 
 /// The headers of ours that a request may have.
-const OFFERED: [HeaderName; 5] = [TIMEOUT, MAX_COST, EXPLAIN, PATH, VERSION];
+const OFFERED: [HeaderName; 7] = [
+    TIMEOUT,
+    MAX_COST,
+    EXPLAIN,
+    PATH,
+    VERSION,
+    caller::CALLER,
+    caller::ORIGIN,
+];
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn by_name(
@@ -100,6 +108,7 @@ async fn invoke(
             turn: parts.extensions.get::<Arc<Turn>>().cloned(),
         }),
         caller: caller::id(&parts.extensions),
+        origin: caller::origin(&parts.extensions),
         ..Call::new(id.to_string(), verb, name, input)
     };
     if wants_events(&parts.headers) {
@@ -265,7 +274,10 @@ fn refuse_resumption(headers: &HeaderMap) -> Result<(), Failure> {
 }
 
 /// The value of a header that may stand once.
-fn single<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Result<Option<&'a str>, Failure> {
+pub(super) fn single<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'a str>, Failure> {
     let invalid =
         |what: &str| Failure::new(Code::InvalidRequest, format!("the header {name} {what}"));
     let mut values = headers.get_all(name).iter();

@@ -17,7 +17,7 @@ use super::routes::{Shared, bad_path, linger};
 use crate::capability::{MediaType, WorkerId};
 use crate::error::{Code, Failure, Fault};
 use crate::identity::Caller as Identified;
-use crate::remote::{Caller, Registration, may_register};
+use crate::remote::{Caller, Registration};
 
 /// Longest registration, in bytes: two schemas of the most that a schema may have, and the rest.
 const MAX_BYTES: usize = 256 << 10;
@@ -37,9 +37,9 @@ pub(super) async fn register(
         Failure::new(Code::InvalidRequest, message)
     })?;
     let caller = parts.extensions.get::<Arc<Identified>>();
-    may_register(asks(&shared, caller), &worker_id(&registration.worker_id)?)?;
+    let asking = asks(&shared, caller);
     let registry = shared.router.registry();
-    let registered = registry.register(registration).await?;
+    let registered = registry.register(registration, &asking).await?;
     let capability = registered.capability();
     tracing::info!(
         target: "audit",
@@ -72,8 +72,8 @@ pub(super) async fn unregister(
     let Path(text) = path.map_err(bad_path)?;
     let worker_id = worker_id(&text)?;
     let caller = caller.as_ref().map(|Extension(caller)| caller);
-    may_register(asks(&shared, caller), &worker_id)?;
-    let removed = shared.router.registry().unregister(&text).await?;
+    let asking = asks(&shared, caller);
+    let removed = shared.router.registry().unregister(&text, &asking).await?;
     let caller = caller.map(|caller| caller.id.as_str());
     tracing::info!(target: "audit", caller, worker = %worker_id, "unregistered");
     Ok(Json(json!({
@@ -83,12 +83,16 @@ pub(super) async fn unregister(
     })))
 }
 
-/// Where callers say who they are, those may whom the operator lists, and being on this machine is no proof.
+/// Where callers say who they are, those may whom the operator lists, and being on this machine is no proof. Who is an
+/// operator besides registers for others too.
 fn asks(shared: &Shared, caller: Option<&Arc<Identified>>) -> Caller {
-    match (shared.credentials.auth(), caller) {
-        (None, _) => shared.callers,
-        (Some(auth), Some(caller)) if auth.may_register(caller) => Caller::Registrar,
-        (Some(_), _) => Caller::Foreign,
+    let Some(auth) = shared.credentials.auth() else {
+        return shared.callers.clone();
+    };
+    match caller.and_then(|caller| Some((caller, auth.registrar(caller)?))) {
+        Some((caller, _)) if auth.may_operate(caller) => Caller::Operator,
+        Some((_, registrar)) => Caller::Registrar(registrar.clone()),
+        None => Caller::Foreign,
     }
 }
 

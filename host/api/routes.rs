@@ -24,7 +24,9 @@ use tracing::Level;
 use super::caller::Credentials;
 use super::door::Door;
 use super::problem::{self, Refusal};
-use super::{Settings, edge, explain, invoke, mcp, openapi, register, reload, telemetry, workers};
+use super::{
+    Settings, edge, explain, invoke, mcp, openapi, register, reload, standing, telemetry, workers,
+};
 use crate::capability::Filter;
 use crate::error::{Code, Failure};
 use crate::limits::Callers;
@@ -90,7 +92,7 @@ pub(super) fn routes(
         },
         credentials: Credentials::new(settings),
         callers: match bound.ip().is_loopback() {
-            true => Caller::Local,
+            true => Caller::Operator,
             false => Caller::Foreign,
         },
         door: door.clone(),
@@ -164,8 +166,8 @@ async fn outermost(
     let admitted = admitted.map_err(refused).and_then(|()| {
         let known = shared.credentials.admit(&mut request);
         // Who shows what does not hold is counted by the address.
-        let id = known.as_ref().ok().and_then(Option::as_deref);
-        let id = id.map(|caller| caller.id.as_str());
+        let id = known.as_ref().ok().and_then(Option::as_ref);
+        let id = id.map(|known| known.caller.id.as_str());
         let turn = edge::admit(shared.accounts.as_ref(), id, &request).map_err(refused)?;
         let turn = turn.map(Arc::new);
         if let Some(turn) = &turn {
@@ -175,7 +177,8 @@ async fn outermost(
         Ok((known?, turn))
     });
     let (caller, mut response) = match admitted {
-        Ok((caller, turn)) => {
+        Ok((known, turn)) => {
+            let (caller, shown) = known.map(|known| (known.caller, known.shown)).unzip();
             let operates = shared
                 .credentials
                 .check_operator(caller.as_deref(), &request);
@@ -185,7 +188,7 @@ async fn outermost(
                     refused(failure)
                 }
                 Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-                    Ok(response) => edge::hold(turn, response),
+                    Ok(response) => standing::bound(shown, edge::hold(turn, response)),
                     Err(panic) => refused(Failure::internal(panic_message(&*panic))),
                 },
             };

@@ -24,10 +24,12 @@ use super::edge::Address;
 use super::routes::routes;
 use crate::auth::{Auth, Peer};
 use crate::error::Code;
+use crate::limits::{Callers, Who};
 use crate::router::Router;
 
 /// Connections that are open at once. Each holds a file descriptor and some buffers; what comes on top
-/// waits in the kernel's queue.
+/// waits in the kernel's queue. One address has a part of them (`limits.address_connections`); what it opens on top is
+/// closed, and so waits in nobody's way.
 const CONNECTIONS: usize = 4096;
 
 /// After an error that says that the process or the machine is out of something, wait for it to pass.
@@ -56,6 +58,7 @@ pub async fn serve(
     let app = routes(router, &settings, listener.local_addr()?, stopping.clone());
     let builder = builder(&settings);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
+    let addresses = Callers::new(0, 1, settings.address_connections);
     let mut connections = JoinSet::new();
     let mut shutdown = std::pin::pin!(shutdown);
 
@@ -66,6 +69,13 @@ pub async fn serve(
             accepted = accept(&listener, &slots) => accepted,
         };
         let (stream, address, slot) = accepted;
+        let of_address = addresses
+            .as_ref()
+            .map(|addresses| addresses.admit(Who::of(None, address.0)));
+        let Ok(of_address) = of_address.transpose() else {
+            tracing::debug!(address = %address.0, "closed: the address has as many connections as it may");
+            continue;
+        };
         let connection = Connection {
             builder: builder.clone(),
             app: app.clone(),
@@ -77,7 +87,7 @@ pub async fn serve(
         };
         connections.spawn(async move {
             connection.serve(stream).await;
-            drop(slot);
+            drop((slot, of_address));
         });
     }
 

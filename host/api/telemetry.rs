@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use super::problem::Refusal;
 use super::routes::Shared;
 use crate::error::{Code, Failure};
-use crate::identity::Caller;
+use crate::identity::{Caller, SpiffeId};
 use crate::telemetry::Report;
 
 /// The media type of the text format.
@@ -61,7 +61,8 @@ pub(super) fn note(
         .map(|path| path.replace('/', ":"));
     tracing::warn!(
         target: "audit", request_id, caller = caller.map(|caller| caller.id.as_str()),
-        proof = caller.map(|caller| caller.proof.as_str()), capability, path, code = %failure.code,
+        proof = caller.map(|caller| caller.proof.as_str()),
+        via = caller.and_then(|caller| caller.via.as_ref()).map(SpiffeId::as_str), capability, path, code = %failure.code,
         worker = failure.worker_id, reason = failure.cause.as_deref().filter(|_| caller.is_none()).unwrap_or(&failure.message),
         "refused"
     );

@@ -12,7 +12,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::watched::Watched;
+use super::watched::{File, Watched};
 use crate::identity::{Caller, Proof, SpiffeId, TrustDomain};
 
 /// Seconds that the clocks of issuer and host may differ.
@@ -57,7 +57,7 @@ pub(super) fn watch(
             proven: Mutex::default(),
         })
     };
-    Watched::open(vec![file.to_owned()], Box::new(read))
+    Watched::open(vec![File::open_to_all(file)], Box::new(read))
 }
 
 #[derive(Deserialize)]
@@ -126,10 +126,8 @@ impl Jwts {
     pub fn caller(&self, token: &str) -> Result<Arc<Caller>, String> {
         let hash = blake3::hash(token.as_bytes());
         let now = super::now();
-        if let Some((ends, caller)) = self.proven().get(&hash)
-            && now <= *ends
-        {
-            return Ok(caller.clone());
+        if let Some(caller) = self.remembered(&hash, now) {
+            return Ok(caller);
         }
         let (ends, caller) = self.check(token)?;
         let caller = Arc::new(caller);
@@ -142,6 +140,18 @@ impl Jwts {
         }
         proven.insert(hash, (ends, caller.clone()));
         Ok(caller)
+    }
+
+    /// Whether a token was checked, and has not ended.
+    pub fn remembers(&self, token: &str) -> bool {
+        let hash = blake3::hash(token.as_bytes());
+        self.remembered(&hash, super::now()).is_some()
+    }
+
+    fn remembered(&self, hash: &blake3::Hash, now: u64) -> Option<Arc<Caller>> {
+        let proven = self.proven();
+        let (_, caller) = proven.get(hash).filter(|(ends, _)| now <= *ends)?;
+        Some(caller.clone())
     }
 
     fn check(&self, token: &str) -> Result<(u64, Caller), String> {
@@ -181,7 +191,7 @@ impl Jwts {
             ));
         }
         let proof = Proof::Jwt;
-        Ok((claims.exp.saturating_add(LEEWAY), Caller { id, proof }))
+        Ok((claims.exp.saturating_add(LEEWAY), Caller::new(id, proof)))
     }
 
     fn proven(&self) -> std::sync::MutexGuard<'_, HashMap<blake3::Hash, (u64, Arc<Caller>)>> {

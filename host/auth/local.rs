@@ -9,7 +9,7 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-use super::watched::Watched;
+use super::watched::{File, Watched};
 use crate::identity::{Caller, Proof, SpiffeId, TrustDomain};
 
 /// What a token begins with, so that scanners for lost secrets know it.
@@ -27,7 +27,7 @@ pub(super) fn watch(file: &Path, domain: &TrustDomain) -> Result<Watched<Tokens>
         let text = std::str::from_utf8(text).map_err(|_| "is no text".to_owned())?;
         Tokens::read(text, &domain)
     };
-    Watched::open(vec![file.to_owned()], Box::new(read))
+    Watched::open(vec![File::secret(file)], Box::new(read))
 }
 
 /// Whether a bearer token is one of ours, by its look.
@@ -81,7 +81,7 @@ impl Tokens {
                 )));
             }
             let proof = Proof::LocalToken;
-            tokens.push((hash, Arc::new(Caller { id, proof })));
+            tokens.push((hash, Arc::new(Caller::new(id, proof))));
         }
         Ok(Self(tokens))
     }

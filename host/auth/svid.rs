@@ -3,85 +3,131 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use arc_swap::ArcSwap;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore,
     ServerConfig, SignatureScheme,
 };
 
 use super::leaf;
-use super::watched::Watched;
+use super::watched::{File, Watched};
 use crate::config::TlsFiles;
 use crate::identity::{Caller, Proof, TrustDomain};
 
-/// What connections are greeted with, until the next rotation.
+/// How the host speaks TLS: its own certificate, and the bundle that callers' certificates lead to.
 #[derive(Debug)]
 pub(super) struct Tls {
-    pub server: Arc<ServerConfig>,
-    verifier: Option<Arc<Verifier>>,
-    /// Unlike for every rotation.
-    revision: u64,
+    pair: Watched<CertifiedKey>,
+    bundle: Option<Watched<Verifier>>,
+    /// What connections are greeted with, until the next rotation.
+    server: ArcSwap<ServerConfig>,
 }
 
-/// The files' TLS. `optional`: a caller may show a token and no certificate.
-pub(super) fn watch(
-    files: &TlsFiles,
-    domain: &TrustDomain,
-    optional: bool,
-) -> Result<Watched<Tls>, String> {
-    let domain = domain.clone();
-    let revisions = AtomicU64::new(1);
-    let read = move |contents: &[Vec<u8>]| {
-        let revision = revisions.fetch_add(1, Relaxed);
-        let [certificate, key, bundle @ ..] = contents else {
+impl Tls {
+    /// Reads the files. `optional`: a caller may show a token and no certificate.
+    pub fn open(files: &TlsFiles, domain: &TrustDomain, optional: bool) -> Result<Self, String> {
+        let pair = pair(files)?;
+        let bundle = files.bundle.as_ref().map(|file| {
+            let domain = domain.clone();
+            let revisions = AtomicU64::new(1);
+            let read = move |contents: &[Vec<u8>]| {
+                let revision = revisions.fetch_add(1, Relaxed);
+                Verifier::new(roots(contents)?, &domain, optional, revision)
+            };
+            Watched::open(vec![File::open_to_all(file)], Box::new(read))
+        });
+        let bundle = bundle.transpose()?;
+        let server = server(pair.now(), bundle.as_ref().map(Watched::now))?;
+        Ok(Self {
+            pair,
+            bundle,
+            server: ArcSwap::from_pointee(server),
+        })
+    }
+
+    /// Looks at the files, each on its own: an authority that left the bundle is out also while the host's own
+    /// certificate cannot be read.
+    pub fn look(&self) {
+        let rotated = [
+            self.pair.look(),
+            self.bundle.as_ref().is_some_and(Watched::look),
+        ];
+        if !rotated.contains(&true) {
+            return;
+        }
+        match server(self.pair.now(), self.verifier()) {
+            Ok(server) => self.server.store(Arc::new(server)),
+            Err(error) => tracing::error!("connections are greeted as before: {error}"),
+        }
+    }
+
+    /// What a new connection is greeted with.
+    pub fn server(&self) -> Arc<ServerConfig> {
+        self.server.load_full()
+    }
+
+    fn verifier(&self) -> Option<Arc<Verifier>> {
+        self.bundle.as_ref().map(Watched::now)
+    }
+}
+
+/// The host's own certificate and its key, followed.
+pub(super) fn pair(files: &TlsFiles) -> Result<Watched<CertifiedKey>, String> {
+    let read = |contents: &[Vec<u8>]| {
+        let [certificate, key] = contents else {
             return Err("a certificate and a key are needed".to_owned());
         };
-        let bundle = bundle.first().map(Vec::as_slice);
-        tls(certificate, key, bundle, &domain, optional, revision)
+        let chain = certificates(certificate, "the certificate's file")?;
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
+        CertifiedKey::from_der(chain, key, &provider()).map_err(|error| error.to_string())
     };
-    let named = [&files.certificate, &files.key];
-    let named = named.into_iter().chain(&files.bundle).cloned();
-    Watched::open(named.collect(), Box::new(read))
+    let files = vec![
+        File::open_to_all(&files.certificate),
+        File::secret(&files.key),
+    ];
+    Watched::open(files, Box::new(read))
 }
 
-fn tls(
-    certificate: &[u8],
-    key: &[u8],
-    bundle: Option<&[u8]>,
-    domain: &TrustDomain,
-    optional: bool,
-    revision: u64,
-) -> Result<Tls, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let chain = certificates(certificate, "the certificate's file")?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("the key: {error}"))?;
-    let verifier = bundle
-        .map(|bundle| Verifier::new(bundle, domain, optional, &provider).map(Arc::new))
-        .transpose()?;
-    let builder = ServerConfig::builder_with_provider(provider)
+/// The roots that a bundle's file names.
+pub(super) fn roots(contents: &[Vec<u8>]) -> Result<RootCertStore, String> {
+    let bundle = contents.first().map(Vec::as_slice).unwrap_or_default();
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(bundle, "the bundle")? {
+        let added = roots.add(certificate);
+        added.map_err(|error| format!("the bundle: {error}"))?;
+    }
+    Ok(roots)
+}
+
+pub(super) fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+fn server(
+    pair: Arc<CertifiedKey>,
+    verifier: Option<Arc<Verifier>>,
+) -> Result<ServerConfig, String> {
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let builder = match &verifier {
-        Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
     };
-    let mut server = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| error.to_string())?;
+    let mut server = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(pair)));
     server.alpn_protocols = vec![b"http/1.1".to_vec()];
     // A session that is taken up again would bring along a certificate that nobody verifies.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
-    Ok(Tls {
-        server: Arc::new(server),
-        verifier,
-        revision,
-    })
+    Ok(server)
 }
 
 fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -94,25 +140,21 @@ fn certificates(pem: &[u8], what: &str) -> Result<Vec<CertificateDer<'static>>, 
 
 /// Verifies chains as webpki does, and that what they end in is an X.509-SVID of the trust domain.
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     chains: Arc<dyn ClientCertVerifier>,
     domain: TrustDomain,
+    /// Unlike for every rotation.
+    revision: u64,
 }
 
 impl Verifier {
     fn new(
-        bundle: &[u8],
+        roots: RootCertStore,
         domain: &TrustDomain,
         optional: bool,
-        provider: &Arc<CryptoProvider>,
+        revision: u64,
     ) -> Result<Self, String> {
-        let mut roots = RootCertStore::empty();
-        for certificate in certificates(bundle, "the bundle")? {
-            let added = roots.add(certificate);
-            added.map_err(|error| format!("the bundle: {error}"))?;
-        }
-        let builder =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
         let builder = match optional {
             true => builder.allow_unauthenticated(),
             false => builder,
@@ -123,6 +165,7 @@ impl Verifier {
         Ok(Self {
             chains,
             domain: domain.clone(),
+            revision,
         })
     }
 
@@ -133,11 +176,11 @@ impl Verifier {
             .verify_client_cert(leaf, between, UnixTime::now())?;
         let id = leaf::id(leaf, &self.domain).map_err(no_svid)?;
         let proof = Proof::Certificate;
-        Ok(Caller { id, proof })
+        Ok(Caller::new(id, proof))
     }
 }
 
-fn no_svid(reason: String) -> Error {
+pub(super) fn no_svid(reason: String) -> Error {
     let reason = OtherError(Arc::from(Box::<dyn std::error::Error + Send + Sync>::from(
         reason,
     )));
@@ -216,16 +259,16 @@ impl Peer {
             .known
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let verifier = tls.verifier();
+        let verifier = verifier.ok_or("certificates are no longer taken")?;
         if let Some((second, revision, caller)) = &*known
-            && (*second, *revision) == (now, tls.revision)
+            && (*second, *revision) == (now, verifier.revision)
         {
             return Ok(caller.clone());
         }
-        let verifier = tls.verifier.as_ref();
-        let verifier = verifier.ok_or("certificates are no longer taken")?;
         let caller = verifier.caller(&self.chain);
         let caller = Arc::new(caller.map_err(|error| error.to_string())?);
-        *known = Some((now, tls.revision, caller.clone()));
+        *known = Some((now, verifier.revision, caller.clone()));
         Ok(caller)
     }
 }

@@ -21,7 +21,7 @@ enum Command {
     #[command(after_help = "\
 Examples:
   crank token new spiffe://crank.local/user/ada
-  crank token new spiffe://crank.local/user/ada > ada.token 2>> tokens.txt")]
+  (umask 077; crank token new spiffe://crank.local/user/ada > ada.token 2>> tokens.txt)")]
     New {
         /// Whose token it is: spiffe://TRUST-DOMAIN/PATH
         #[arg(value_parser = SpiffeId::parse)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::reader::Reader;
+use crate::capability::Name;
 use crate::identity::{SpiffeId, TrustDomain};
 
 /// The section `[identity]`.
@@ -17,14 +18,54 @@ pub struct IdentitySettings {
     pub audience: Vec<String>,
     /// Hashes of local tokens, with whose they are.
     pub tokens: Option<PathBuf>,
-    /// Who may say where remote workers are.
-    pub registrars: Vec<SpiffeId>,
-    /// Who may reload the host, and read what tells of all its callers. None: everybody whom it knows.
+    /// Who may say where remote workers are, and of which capabilities.
+    pub registrars: Vec<Registrar>,
+    /// Who may reload the host, and read what tells of all its callers. None: nobody.
     pub operators: Vec<SpiffeId>,
+    /// Hosts that are believed when they say for whom they forward a call. None: nobody is.
+    pub forwarders: Vec<SpiffeId>,
     /// Whether `GET /metrics` is answered without credentials.
     pub open_metrics: bool,
     /// In whose name calls over standard input and output are made.
     pub local: Option<SpiffeId>,
+}
+
+/// Who may say where remote workers are: `spiffe://crank.local/host/two greet classify:email_spam`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registrar {
+    /// Who that is.
+    pub id: SpiffeId,
+    /// Verbs, and capabilities as `verb:name`, that they may offer. None: all.
+    pub offers: Vec<String>,
+}
+
+impl Registrar {
+    /// Reads an entry of `identity.registrars`: an id, and what it may offer, with spaces between.
+    ///
+    /// # Errors
+    ///
+    /// It is none; the text is for the operator.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let mut words = text.split_ascii_whitespace();
+        let id = SpiffeId::parse(words.next().unwrap_or_default());
+        let id = id.map_err(|error| format!("{text:?}: {error}"))?;
+        let offers = words.map(|word| {
+            let (verb, name) = word.split_once(':').unwrap_or((word, word));
+            match (Name::parse(verb), Name::parse(name)) {
+                (Ok(_), Ok(_)) => Ok(word.to_owned()),
+                _ => Err(format!("{word:?} is no verb and no verb:name")),
+            }
+        });
+        let offers = offers.collect::<Result<_, _>>()?;
+        Ok(Self { id, offers })
+    }
+
+    /// Whether they may offer a capability, `verb:name`.
+    pub fn may_offer(&self, capability: &str) -> bool {
+        let verb = capability.split(':').next().unwrap_or_default();
+        let is = |offer: &String| offer == verb || offer == capability;
+        self.offers.is_empty() || self.offers.iter().any(is)
+    }
 }
 
 /// PEM files, followed while they rotate.
@@ -72,8 +113,12 @@ impl IdentitySettings {
                 _ => Ok(id),
             }
         };
+        let registrars = reader.list("identity.registrars", |text| {
+            member(Registrar::parse(text)?.id.as_str()).map(|_| text.to_owned())
+        });
         let mut ids = |key| reader.list(key, |text| member(text).map(|id| id.to_string()));
-        let (registrars, operators) = (ids("identity.registrars"), ids("identity.operators"));
+        let operators = ids("identity.operators");
+        let forwarders = ids("identity.forwarders");
         let open_metrics = reader.boolean("identity.open_metrics");
         let local = reader.optional("identity.local", |reader, key| reader.text(key, member));
         let (certificate, key, bundle) = (certificate?, key?, bundle?);
@@ -91,6 +136,14 @@ impl IdentitySettings {
                 return None;
             }
         };
+        let forwarders = parsed(&forwarders?);
+        let has_bundle = tls.as_ref().is_some_and(|tls| tls.bundle.is_some());
+        if !forwarders.is_empty() && !has_bundle {
+            let message =
+                "goes with identity.bundle: a host proves by its certificate that it may forward";
+            reader.problem("identity.forwarders", message);
+            return None;
+        }
         let (jwks, audience) = (jwks?, audience?);
         if jwks.is_some() == audience.is_empty() {
             let message = "goes with identity.audience: a token that names no audience here could be meant for anyone";
@@ -102,8 +155,12 @@ impl IdentitySettings {
             jwks,
             audience,
             tokens: tokens?,
-            registrars: parsed(&registrars?),
+            registrars: registrars?
+                .iter()
+                .filter_map(|text| Registrar::parse(text).ok())
+                .collect(),
             operators: parsed(&operators?),
+            forwarders,
             open_metrics: open_metrics?,
             local: local?,
         })

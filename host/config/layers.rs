@@ -40,6 +40,7 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("identity.tokens", ""),
     ("identity.registrars", ""),
     ("identity.operators", ""),
+    ("identity.forwarders", ""),
     ("identity.open_metrics", "false"),
     ("identity.local", ""),
     // policies/ beside the configuration or the workers, if there is one.
@@ -84,6 +85,8 @@ pub(super) const KEYS: &[(&str, &str)] = &[
     ("limits.caller_burst", ""),
     // Any number.
     ("limits.caller_concurrency", "0"),
+    // A quarter of all that the host holds open.
+    ("limits.address_connections", "1024"),
     // A day.
     ("idempotency.ttl_ms", "86400000"),
     ("idempotency.max_mb", "256"),

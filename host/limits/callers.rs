@@ -8,10 +8,13 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Parts of the accounts, each with a lock of its own: two callers seldom wait for each other.
+/// Parts of the accounts, each with a lock of its own: two callers seldom wait for each other. Half are for callers that
+/// the host knows, half for addresses: who has many of these crowds out nobody who has a name.
 const SHARDS: usize = 64;
 /// Accounts of one part: 65,536 in all, some megabytes, however many addresses somebody has.
 const ACCOUNTS: usize = 1024;
+/// Between two searches of a full part for accounts that can go: each looks at all of them.
+const SWEEP: Duration = Duration::from_millis(10);
 /// When to come back if as many requests are under way as may be.
 const BUSY: Duration = Duration::from_secs(1);
 
@@ -41,13 +44,20 @@ impl Who {
 /// The accounts of all callers, as many as are remembered.
 #[derive(Debug)]
 pub struct Callers {
-    shards: Vec<Mutex<HashMap<Who, Arc<Account>>>>,
+    shards: Vec<Mutex<Shard>>,
     hasher: RandomState,
     origin: Instant,
     /// Nanoseconds that one request takes, and that a full burst takes. No rate: none.
     step: u64,
     burst: u64,
     concurrency: usize,
+}
+
+#[derive(Debug, Default)]
+struct Shard {
+    accounts: HashMap<Who, Arc<Account>>,
+    /// Nanoseconds from the origin to the last search for accounts that can go.
+    swept: u64,
 }
 
 /// One caller's requests.
@@ -101,9 +111,15 @@ impl Callers {
         self.admit_at(who, self.origin.elapsed())
     }
 
+    /// Takes a request for one that was never made.
+    pub fn give_back(&self, turn: Turn) {
+        let Turn(account) = &turn;
+        account.full_at.fetch_sub(self.step, Relaxed);
+    }
+
     fn admit_at(&self, who: Who, now: Duration) -> Result<Turn, Duration> {
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
-        let account = self.account(who, now);
+        let account = self.account(who, now)?;
         let before = account.under_way.fetch_add(1, Relaxed);
         // From here on a guard gives it back.
         let turn = Turn(account.clone());
@@ -123,31 +139,30 @@ impl Callers {
         }
     }
 
-    fn account(&self, who: Who, now: u64) -> Arc<Account> {
-        let at = self.hasher.hash_one(&who) as usize % SHARDS;
-        let Some(shard) = self.shards.get(at) else {
-            return Arc::default();
-        };
-        let mut accounts = shard.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A caller's account; or when there may be room for one. Only one that says nothing any more makes room: a caller
+    /// who is at the limit would else begin anew.
+    fn account(&self, who: Who, now: u64) -> Result<Arc<Account>, Duration> {
+        let half = SHARDS / 2;
+        let named = matches!(who, Who::Named(_));
+        let at = self.hasher.hash_one(&who) as usize % half + if named { half } else { 0 };
+        let shard = self.shards.get(at).ok_or(BUSY)?;
+        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        let Shard { accounts, swept } = &mut *shard;
         if let Some(account) = accounts.get(&who) {
-            return account.clone();
+            return Ok(account.clone());
         }
-        if accounts.len() >= ACCOUNTS {
-            // An account that says nothing any more is as good as none.
+        let is_full = |accounts: &HashMap<_, _>| accounts.len() >= ACCOUNTS;
+        if is_full(accounts) && u128::from(now.abs_diff(*swept)) >= SWEEP.as_nanos() {
+            *swept = now;
+            // Whoever has a turn, or is about to, has a handle too.
             accounts.retain(|_, account| {
-                account.under_way.load(Relaxed) > 0 || account.full_at.load(Relaxed) > now
+                Arc::strong_count(account) > 1 || account.full_at.load(Relaxed) > now
             });
         }
-        if accounts.len() >= ACCOUNTS {
-            // Whoever has as many addresses as that is slowed by other means; the room stays bounded.
-            let soonest = accounts
-                .iter()
-                .min_by_key(|(_, account)| account.full_at.load(Relaxed));
-            if let Some(soonest) = soonest.map(|(who, _)| who.clone()) {
-                accounts.remove(&soonest);
-            }
+        if is_full(accounts) {
+            return Err(BUSY);
         }
-        accounts.entry(who).or_default().clone()
+        Ok(accounts.entry(who).or_default().clone())
     }
 }
 
@@ -174,6 +189,10 @@ mod tests {
         assert_eq!(ask(&ada, 1100), Ok(()));
         assert_eq!(ask(&ada, 1100), Err(100));
         assert_eq!([(); 3].map(|()| ask(&ada, 9000)), [Ok(()); 3]);
+        for _ in 0..10 {
+            let turn = callers.admit_at(ada.clone(), Duration::from_secs(20));
+            callers.give_back(turn.unwrap());
+        }
     }
 
     #[test]
@@ -192,17 +211,34 @@ mod tests {
     }
 
     #[test]
-    fn many_addresses_take_bounded_room_and_one_ipv6_network_is_one_caller() {
+    fn many_addresses_take_bounded_room_and_no_place_of_who_has_one() {
         assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1"));
         assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
         assert_eq!(address("::ffff:10.0.0.1"), address("10.0.0.1"));
         let callers = Callers::new(1, 1, 1).unwrap();
-        let held = callers.admit(address("192.168.0.1")).unwrap();
-        for number in 0..200_000_u32 {
-            drop(callers.admit(Who::Address(number.to_be_bytes().into())));
-        }
-        let accounts: usize = callers.shards.iter().map(|s| s.lock().unwrap().len()).sum();
-        assert!(accounts <= SHARDS * ACCOUNTS, "{accounts}");
+        let ask = |who: Who, ms| callers.admit_at(who, Duration::from_millis(ms));
+        let held = ask(address("192.168.0.1"), 1000).unwrap();
+        let from = |number: u32| Who::Address(number.to_be_bytes().into());
+        let taken = (0..200_000).filter(|number| ask(from(*number), 1000).is_ok());
+        assert_eq!(taken.count() + 1, SHARDS / 2 * ACCOUNTS);
+        // Nobody's account went for another's, and who has a name is none of the crowd.
+        let again = ask(address("192.168.0.1"), 1000);
+        assert_eq!(again.err(), Some(BUSY), "it has one under way");
+        assert!(
+            ask(from(0), 1000).is_err(),
+            "it has had its turn of this second"
+        );
+        let ada = Who::of(Some("spiffe://a/b"), [10, 0, 0, 1].into());
+        assert!(ask(ada, 1000).is_ok());
+        // What says nothing any more goes, and what is under way stays.
+        assert!(ask(from(300_000), 3000).is_ok());
+        let again = ask(address("192.168.0.1"), 3000);
+        assert_eq!(again.err(), Some(BUSY));
+        let sizes = callers
+            .shards
+            .iter()
+            .map(|s| s.lock().unwrap().accounts.len());
+        assert!(sizes.sum::<usize>() <= SHARDS * ACCOUNTS);
         drop(held);
     }
 }

@@ -63,16 +63,21 @@ impl Registry {
     /// # Errors
     ///
     /// It is malformed, not allowed, or contradicts what is there.
-    pub async fn register(&self, registration: Registration) -> Result<Registered, Failure> {
+    pub async fn register(
+        &self,
+        registration: Registration,
+        caller: &remote::Caller,
+    ) -> Result<Registered, Failure> {
+        let owner = caller.owner()?;
         let remotes = &self.remotes;
-        if let Some(renewed) = remotes.renew(&registration) {
+        if let Some(renewed) = remotes.renew(&registration, owner) {
             // What was accepted may contradict a component that was loaded since.
             return match self.snapshot().remote.refusal(&renewed.entry) {
                 Some(refused) => Err(Failure::new(Code::Conflict, refused.reason())),
                 None => Ok(renewed),
             };
         }
-        let entry = remotes.prepare(registration).await?;
+        let entry = remotes.prepare(registration, owner).await?;
         let _turn = self.turn.lock().await;
         let entries = remotes.with(&entry)?;
         let tried = remote::join(self.snapshot().workers(), &entries);
@@ -88,8 +93,13 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// It registered nothing.
-    pub async fn unregister(&self, worker_id: &str) -> Result<usize, Failure> {
+    /// It registered nothing, or is another's.
+    pub async fn unregister(
+        &self,
+        worker_id: &str,
+        caller: &remote::Caller,
+    ) -> Result<usize, Failure> {
+        let owner = caller.owner()?;
         let _turn = self.turn.lock().await;
         if self
             .snapshot()
@@ -103,7 +113,7 @@ impl Registry {
             return Err(Failure::new(Code::Conflict, message));
         }
         let before = self.remotes.entries().len();
-        let entries = self.remotes.without(worker_id)?;
+        let entries = self.remotes.without(worker_id, owner)?;
         let removed = before.saturating_sub(entries.len());
         self.remotes.commit(entries.clone()).await;
         self.replace_remote(&entries);

@@ -68,9 +68,14 @@ impl Address {
         &self.url
     }
 
-    /// Whether it asks for TLS, which this version does not speak.
+    /// Whether it asks for TLS.
     pub fn is_https(&self) -> bool {
         self.is_https
+    }
+
+    /// The host alone: a name, or an address without brackets.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 
     /// What `Host` says.

@@ -18,6 +18,7 @@ use super::{Endpoint, Entry, Source, lock};
 use crate::capability::Capability;
 use crate::config::Config;
 use crate::error::{Code, Failure, Fault};
+use crate::identity::SpiffeId;
 
 /// Registrations that are kept: each takes memory.
 const MAX_REGISTRATIONS: usize = 1000;
@@ -35,6 +36,8 @@ pub struct Remotes {
     /// Heartbeats that the disk does not know yet.
     dirty: AtomicBool,
     saved: Mutex<Option<Instant>>,
+    /// When the files of `[identity]` were looked at last.
+    looked: Mutex<Option<Instant>>,
     file: Option<PathBuf>,
     /// The file as it was when it was last looked at.
     stamp: Mutex<Option<Stamp>>,
@@ -89,6 +92,7 @@ impl Remotes {
             kept,
             dirty: AtomicBool::new(false),
             saved: Mutex::default(),
+            looked: Mutex::default(),
             file,
             stamp: Mutex::default(),
             budget: AtomicI64::new(BUDGET),
@@ -100,10 +104,10 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// The capabilities file cannot be read, or is not what it should be.
+    /// The capabilities file or a file of `[identity]` cannot be read, or is not what it should be.
     pub fn open(config: &Config) -> Result<Self, String> {
         let kept = open_kept(config);
-        let terms = Terms::new(config);
+        let terms = Terms::new(config)?;
         let id = controller_id(config, kept.as_ref());
         let remotes = Self::new(id, Some(terms), kept, config.capabilities.clone());
         if let Some(path) = &remotes.file {
@@ -147,12 +151,18 @@ impl Remotes {
         self.retries.load(Relaxed)
     }
 
-    /// Takes a registration for a heartbeat, if it says nothing new.
-    pub fn renew(&self, registration: &Registration) -> Option<Registered> {
+    /// Takes a registration for a heartbeat, if it says nothing new and comes from who registered it.
+    pub fn renew(
+        &self,
+        registration: &Registration,
+        owner: Option<&SpiffeId>,
+    ) -> Option<Registered> {
         let entry = lock(&self.entries)
             .iter()
             .find(|entry| {
-                entry.source == Source::Registered && entry.registration.is_renewed_by(registration)
+                entry.source == Source::Registered
+                    && entry.owner.as_ref() == owner
+                    && entry.registration.is_renewed_by(registration)
             })
             .cloned()?;
         let load = registration.load_score.unwrap_or_default();
@@ -169,7 +179,11 @@ impl Remotes {
     /// # Errors
     ///
     /// It is malformed, claims what is another's, or its address is not allowed or not found.
-    pub async fn prepare(&self, registration: Registration) -> Result<Arc<Entry>, Failure> {
+    pub async fn prepare(
+        &self,
+        registration: Registration,
+        owner: Option<&SpiffeId>,
+    ) -> Result<Arc<Entry>, Failure> {
         let terms = self.terms()?;
         let capability = registration.read().map_err(|problems| {
             let faults = problems.into_iter().map(|problem| Fault {
@@ -179,6 +193,10 @@ impl Remotes {
             let message = "the registration is not accepted";
             Failure::new(Code::InvalidRequest, message).with_faults(faults.collect())
         })?;
+        if let Some(owner) = owner {
+            terms.grants(owner, &capability)?;
+        }
+        check_owner(&lock(&self.entries), &registration.worker_id, owner)?;
         terms.owns(&capability)?;
         let at_url = |detail| {
             let pointer = "/url".to_owned();
@@ -186,15 +204,16 @@ impl Remotes {
             Failure::new(Code::InvalidRequest, message).with_faults(vec![Fault { pointer, detail }])
         };
         let address = Address::parse(&registration.url).map_err(at_url)?;
-        let endpoint = match self.known(Source::Registered, &registration.worker_id, &address) {
+        let endpoint = match self.known(Source::Registered, &capability, &address) {
             Some(endpoint) => endpoint,
             None => {
                 let found = address.resolve().await.map_err(at_url)?;
                 let pinned = terms.allowed(&address, &found)?;
-                Arc::new(Endpoint::new(address, Some(pinned)))
+                terms.endpoint(address, Some(pinned), &capability)
             }
         };
-        let entry = terms.entry(capability, registration, Source::Registered, endpoint);
+        let mut entry = terms.entry(capability, registration, Source::Registered, endpoint);
+        entry.owner = owner.cloned();
         entry.renew(&entry.registration);
         Ok(Arc::new(entry))
     }
@@ -203,9 +222,10 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// There are as many as may be.
+    /// There are as many as may be, or the worker is another registrar's.
     pub fn with(&self, entry: &Arc<Entry>) -> Result<Vec<Arc<Entry>>, Failure> {
         let mut entries = self.entries();
+        check_owner(&entries, entry.worker_id(), entry.owner.as_ref())?;
         entries.retain(|other| !other.is_replaced_by(entry));
         if entries.len() >= MAX_REGISTRATIONS {
             let message = format!("{MAX_REGISTRATIONS} capabilities are registered, no more are");
@@ -233,8 +253,12 @@ impl Remotes {
     ///
     /// # Errors
     ///
-    /// It registered nothing: it is in the capabilities file, or nowhere.
-    pub fn without(&self, worker_id: &str) -> Result<Vec<Arc<Entry>>, Failure> {
+    /// It registered nothing: it is in the capabilities file, or nowhere. Or another registrar did.
+    pub fn without(
+        &self,
+        worker_id: &str,
+        owner: Option<&SpiffeId>,
+    ) -> Result<Vec<Arc<Entry>>, Failure> {
         let entries = self.entries();
         let of = |entry: &&Arc<Entry>| entry.worker_id() == worker_id;
         match entries.iter().find(of).map(|entry| entry.source) {
@@ -248,21 +272,29 @@ impl Remotes {
                 );
                 Err(Failure::new(Code::Conflict, message))
             }
-            Some(Source::Registered) => Ok(entries
-                .into_iter()
-                .filter(|entry| entry.worker_id() != worker_id)
-                .collect()),
+            Some(Source::Registered) => {
+                check_owner(&entries, worker_id, owner)?;
+                let others = entries.into_iter();
+                Ok(others
+                    .filter(|entry| entry.worker_id() != worker_id)
+                    .collect())
+            }
         }
     }
 
     /// A worker's endpoint, if the same source has it at the same address already: its connections, its
     /// health and what its name was found to mean go on.
-    fn known(&self, source: Source, worker_id: &str, address: &Address) -> Option<Arc<Endpoint>> {
+    fn known(
+        &self,
+        source: Source,
+        capability: &Capability,
+        address: &Address,
+    ) -> Option<Arc<Endpoint>> {
         let entries = lock(&self.entries);
         let same = entries.iter().find(|entry| {
             entry.source == source
-                && entry.worker_id() == worker_id
-                && entry.endpoint.address() == address
+                && entry.capability.worker_id == capability.worker_id
+                && entry.endpoint.is(address, capability.spiffe_id.as_ref())
         });
         same.map(|entry| entry.endpoint.clone())
     }
@@ -271,6 +303,24 @@ impl Remotes {
         let none = || Failure::new(Code::Denied, "this host takes no remote workers");
         self.terms.as_ref().ok_or_else(none)
     }
+}
+
+/// Who registers a worker anew or removes it gets, or cuts off, what others' callers send.
+fn check_owner(
+    entries: &[Arc<Entry>],
+    worker_id: &str,
+    owner: Option<&SpiffeId>,
+) -> Result<(), Failure> {
+    let is_anothers = |entry: &Arc<Entry>| {
+        entry.source == Source::Registered && entry.worker_id() == worker_id && !entry.is_for(owner)
+    };
+    if !entries.iter().any(is_anothers) {
+        return Ok(());
+    }
+    let message = format!(
+        "worker {worker_id} was registered by somebody else, and is theirs or the operator's to change"
+    );
+    Err(Failure::new(Code::Conflict, message))
 }
 
 /// The place where registrations are kept; without one they go with the host. There is nothing to keep

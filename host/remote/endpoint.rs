@@ -14,25 +14,20 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Incoming};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::HOST;
+use hyper::header::{HOST, HeaderMap};
 use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
-use tokio::net::TcpStream;
 
 use super::address::Address;
+use super::link::{Link, Proof};
 use super::lock;
+use crate::identity::SpiffeId;
 
-/// How long a connection may take to come about.
-const CONNECT: Duration = Duration::from_secs(2);
 /// How long an unused connection is kept: less than after which servers close theirs, since a request
 /// that meets a closing connection is lost.
 const IDLE: Duration = Duration::from_secs(4);
 /// Unused connections that are kept.
 const MAX_IDLE: usize = 32;
-/// The head of a response, in bytes.
-const HEAD: usize = 64 << 10;
 /// Calls at once.
 const MAX_CALLS: usize = 256;
 /// How long a worker may take to say that it lives.
@@ -76,7 +71,9 @@ pub enum Broken {
 pub struct Endpoint {
     address: Address,
     pinned: OnceLock<Vec<SocketAddr>>,
-    idle: Mutex<Vec<(Instant, Sender)>>,
+    /// Where it is reached over TLS.
+    proof: Option<Proof>,
+    idle: Mutex<Vec<(Instant, Link)>>,
     in_flight: AtomicUsize,
     calls: AtomicU64,
     broken: AtomicU64,
@@ -84,8 +81,6 @@ pub struct Endpoint {
     failures: AtomicU32,
     probe: Mutex<Probe>,
 }
-
-type Sender = SendRequest<Full<Bytes>>;
 
 #[derive(Default)]
 struct Probe {
@@ -111,9 +106,10 @@ pub struct Condition {
 }
 
 impl Endpoint {
-    /// An address that is looked up when it is first needed, or has been.
-    pub fn new(address: Address, pinned: Option<Vec<SocketAddr>>) -> Self {
+    /// An address that is looked up when it is first needed, or has been. `proof` counts for https.
+    pub fn new(address: Address, pinned: Option<Vec<SocketAddr>>, proof: Proof) -> Self {
         Self {
+            proof: Some(proof).filter(|_| address.is_https()),
             address,
             pinned: pinned.map_or_else(OnceLock::new, OnceLock::from),
             idle: Mutex::default(),
@@ -123,6 +119,12 @@ impl Endpoint {
             failures: AtomicU32::new(1),
             probe: Mutex::default(),
         }
+    }
+
+    /// Whether it is at this address, and proves to be this id.
+    pub fn is(&self, address: &Address, id: Option<&SpiffeId>) -> bool {
+        let proves = |proof: &Proof| proof.id.as_ref() == id;
+        self.address == *address && self.proof.as_ref().is_none_or(proves)
     }
 
     /// The address as it was given.
@@ -137,9 +139,6 @@ impl Endpoint {
 
     /// Whether it is alive.
     pub fn health(&self) -> Health {
-        if self.address.is_https() {
-            return Health::Down;
-        }
         match self.failures.load(Relaxed) {
             0 => Health::Healthy,
             failures if failures < DOWN => Health::Suspect,
@@ -150,10 +149,7 @@ impl Endpoint {
     /// How it does.
     pub fn condition(&self) -> Condition {
         let health = self.health();
-        let reason = match self.address.is_https() {
-            true => Some("https is not spoken yet".to_owned()),
-            false => lock(&self.probe).reason.clone(),
-        };
+        let reason = lock(&self.probe).reason.clone();
         Condition {
             health,
             reason: reason.filter(|_| health != Health::Healthy),
@@ -201,7 +197,7 @@ impl Endpoint {
     /// Whether it is time to ask whether it lives. Whoever is told so asks.
     pub fn is_probe_due(&self, now: Instant) -> bool {
         let mut probe = lock(&self.probe);
-        if self.address.is_https() || probe.next.is_some_and(|next| next > now) {
+        if probe.next.is_some_and(|next| next > now) {
             return false;
         }
         // The answer brings it forward where there is doubt.
@@ -213,7 +209,8 @@ impl Endpoint {
     pub async fn probe(&self) {
         let request = Request::get(self.address.target("/healthz")).body(Full::default());
         let Ok(request) = request else { return };
-        let asked = self.exchange(request, PROBE_BYTES);
+        let nobody = HeaderMap::new();
+        let asked = self.exchange(request, &nobody, PROBE_BYTES);
         match tokio::time::timeout(PROBE, asked).await {
             Ok(Ok(_) | Err(Broken::TooLarge | Broken::Busy)) => self.note_alive(),
             Ok(Err(Broken::Unsent(reason) | Broken::Lost(reason))) => self.note_dead(reason),
@@ -221,14 +218,16 @@ impl Endpoint {
         }
     }
 
-    /// Sends a call and reads its whole response. Dropping the future closes the connection.
+    /// Sends a call and reads its whole response; the headers of `behalf` go to a remote that has proven who it is, and
+    /// knows who asks. Dropping the future closes the connection.
     pub async fn call(
         &self,
         request: Request<Full<Bytes>>,
+        behalf: &HeaderMap,
         most: usize,
     ) -> Result<Response<Bytes>, Broken> {
         let _under_way = UnderWay::enter(&self.in_flight).ok_or(Broken::Busy)?;
-        let answered = self.exchange(request, most).await;
+        let answered = self.exchange(request, behalf, most).await;
         match &answered {
             Ok(_) | Err(Broken::TooLarge) => {
                 self.calls.fetch_add(1, Relaxed);
@@ -246,62 +245,47 @@ impl Endpoint {
     async fn exchange(
         &self,
         mut request: Request<Full<Bytes>>,
+        behalf: &HeaderMap,
         most: usize,
     ) -> Result<Response<Bytes>, Broken> {
         if let Ok(host) = self.address.authority().parse() {
             request.headers_mut().insert(HOST, host);
         }
         // A connection that was closed meanwhile gives the request back; a new one does not.
-        while let Some(mut sender) = self.take_idle() {
-            if sender.ready().await.is_err() {
+        while let Some(mut link) = self.take_idle() {
+            if link.sender.ready().await.is_err() {
                 continue;
             }
-            match sender.try_send_request(request).await {
-                Ok(response) => return self.read(sender, response, most).await,
+            link.tell(&mut request, behalf);
+            match link.sender.try_send_request(request).await {
+                Ok(response) => return self.read(link, response, most).await,
                 Err(mut error) => match error.take_message() {
                     Some(unsent) => request = unsent,
                     None => return Err(Broken::Lost(told(error.error()))),
                 },
             }
         }
-        let mut sender = self.connect().await.map_err(Broken::Unsent)?;
-        match sender.try_send_request(request).await {
-            Ok(response) => self.read(sender, response, most).await,
+        let mut link = self.connect().await.map_err(Broken::Unsent)?;
+        link.tell(&mut request, behalf);
+        match link.sender.try_send_request(request).await {
+            Ok(response) => self.read(link, response, most).await,
             Err(error) if error.message().is_some() => Err(Broken::Unsent(told(error.error()))),
             Err(error) => Err(Broken::Lost(told(error.error()))),
         }
     }
 
-    async fn connect(&self) -> Result<Sender, String> {
-        if self.address.is_https() {
-            return Err("https is not spoken yet; register an http URL".to_owned());
-        }
+    async fn connect(&self) -> Result<Link, String> {
         if self.pinned.get().is_none() {
             let found = self.address.resolve().await?;
             // Who was first has it: all connections go where the first one goes.
             let _lost = self.pinned.set(found);
         }
-        let connecting = TcpStream::connect(self.pinned());
-        let stream = match tokio::time::timeout(CONNECT, connecting).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(error.to_string()),
-            Err(_) => return Err(format!("no connection within {CONNECT:?}")),
-        };
-        // A request is written whole: waiting to fill a packet would only delay it.
-        let _ = stream.set_nodelay(true);
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(HEAD)
-            .handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| told(&error))?;
-        // It ends with the sender, or with the connection.
-        tokio::spawn(connection);
-        Ok(sender)
+        Link::open(&self.address, self.pinned(), self.proof.as_ref()).await
     }
 
     async fn read(
         &self,
-        sender: Sender,
+        link: Link,
         response: Response<Incoming>,
         most: usize,
     ) -> Result<Response<Bytes>, Broken> {
@@ -322,18 +306,18 @@ impl Endpoint {
             }
         }
         let mut idle = lock(&self.idle);
-        if !sender.is_closed() && idle.len() < MAX_IDLE {
-            idle.push((Instant::now(), sender));
+        if link.is_good(self.proof.as_ref()) && idle.len() < MAX_IDLE {
+            idle.push((Instant::now(), link));
         }
         drop(idle);
         Ok(Response::from_parts(head, bytes.freeze()))
     }
 
     /// The connection that was used last, and is still open.
-    fn take_idle(&self) -> Option<Sender> {
+    fn take_idle(&self) -> Option<Link> {
         let mut idle = lock(&self.idle);
-        idle.retain(|(since, sender)| since.elapsed() < IDLE && !sender.is_closed());
-        idle.pop().map(|(_, sender)| sender)
+        idle.retain(|(since, link)| since.elapsed() < IDLE && link.is_good(self.proof.as_ref()));
+        idle.pop().map(|(_, link)| link)
     }
 }
 
@@ -361,7 +345,7 @@ fn jittered(time: Duration) -> Duration {
 }
 
 /// What hyper says, with what lies behind it.
-fn told(error: &hyper::Error) -> String {
+pub(super) fn told(error: &hyper::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

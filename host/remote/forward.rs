@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, HeaderMap, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -26,6 +26,11 @@ const MAX_FAULTS: usize = 16;
 const RETRY: Duration = Duration::from_secs(1);
 const MAX_RETRY: Duration = Duration::from_secs(600);
 
+/// In whose name the call is made, and who began the chain where that is another. Only a remote that has proven who
+/// it is learns them, and that knows which host says so.
+const CALLER: HeaderName = HeaderName::from_static("crank-caller");
+const ORIGIN: HeaderName = HeaderName::from_static("crank-origin");
+
 /// A call on its way to a remote worker; its input has been validated.
 #[derive(Clone, Copy, Debug)]
 pub struct Forward<'a> {
@@ -35,6 +40,10 @@ pub struct Forward<'a> {
     pub input: &'a Payload,
     /// Query parameters of a raw input.
     pub parameters: &'a [(String, String)],
+    /// SPIFFE id of who calls, where the host knows.
+    pub caller: Option<&'a str>,
+    /// SPIFFE id of who called first, where the host knows.
+    pub origin: Option<&'a str>,
     /// When the caller gives up.
     pub deadline: Instant,
     /// W3C trace context.
@@ -73,7 +82,8 @@ impl Remote {
             .request(&forward)
             .map_err(|error| final_failure(Failure::internal(error)))?;
         let endpoint = self.endpoint();
-        let called = endpoint.call(request, self.offered().limits.output);
+        let behalf = forward.behalf();
+        let called = endpoint.call(request, &behalf, self.offered().limits.output);
         let Ok(answered) = timeout_at(forward.deadline.into(), called).await else {
             endpoint.note_silent();
             let message = "the remote worker did not answer in time";
@@ -171,6 +181,20 @@ impl Remote {
             Some(problem) => problem.read(retry_after),
             None => plain(head.status, retry_after),
         })
+    }
+}
+
+impl Forward<'_> {
+    fn behalf(&self) -> HeaderMap {
+        let named = [
+            (CALLER, self.caller),
+            (ORIGIN, self.origin.filter(|_| self.origin != self.caller)),
+        ];
+        let named = named.into_iter().filter_map(|(name, id)| {
+            let id = HeaderValue::from_str(id?).ok()?;
+            Some((name, id))
+        });
+        named.collect()
     }
 }
 

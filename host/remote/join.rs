@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::agree::{disagreement, is_promised};
 use super::{Entry, Refused, Remote, Source};
 use crate::capability::Capability;
+use crate::identity::SpiffeId;
 use crate::worker::Worker;
 
 /// What came of it.
@@ -62,7 +63,7 @@ impl Joining {
         for worker in workers {
             joining.loaded.insert(worker.id().to_string());
             for offered in worker.offered() {
-                joining.note(&offered.capability, worker.id());
+                joining.note(&offered.capability, worker.id(), worker.id());
             }
         }
         let configured = entries
@@ -74,9 +75,9 @@ impl Joining {
         joining
     }
 
-    fn note(&mut self, capability: &Capability, worker_id: &str) {
+    fn note(&mut self, capability: &Capability, worker_id: &str, holder: &str) {
         if let Some(id) = &capability.spiffe_id {
-            self.identities.insert(id.to_string(), worker_id.to_owned());
+            self.identities.insert(id.to_string(), holder.to_owned());
         }
         let known = self.known.entry(capability.key()).or_default();
         known.push((Arc::new(capability.clone()), worker_id.to_owned()));
@@ -93,9 +94,15 @@ impl Joining {
             ));
         }
         let capability = &entry.capability;
+        // Who registers workers under their own id has it for all of them.
+        let own = entry
+            .owner
+            .as_ref()
+            .filter(|_| capability.spiffe_id.is_some());
+        let holder = own.map_or(worker_id, SpiffeId::as_str);
         if let Some(id) = &capability.spiffe_id
             && let Some(owner) = self.identities.get(id.as_str())
-            && owner != worker_id
+            && owner != holder
         {
             return Err(format!("spiffe id {id} is {owner}'s"));
         }
@@ -116,7 +123,7 @@ impl Joining {
                     ));
                 }
             }
-            self.note(capability, worker_id);
+            self.note(capability, worker_id, holder);
             return Ok(Remote::new(entry.clone(), capability.clone()));
         }
         // The last of equals wins there, and the first is to.
@@ -124,8 +131,7 @@ impl Joining {
         let inherited = inherit(capability, known);
         if capability.spiffe_id.is_some() {
             let id = capability.spiffe_id.iter().map(ToString::to_string);
-            self.identities
-                .extend(id.map(|id| (id, worker_id.to_owned())));
+            self.identities.extend(id.map(|id| (id, holder.to_owned())));
         }
         Ok(Remote::new(entry.clone(), inherited))
     }

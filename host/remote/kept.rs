@@ -28,6 +28,9 @@ pub struct Line {
     pub pinned: Vec<SocketAddr>,
     /// Milliseconds since 1970.
     pub expires: u64,
+    /// The registrar whose it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
 }
 
 impl Kept {

@@ -82,18 +82,10 @@ pub struct Who<'a> {
 
 impl<'a> Who<'a> {
     pub(super) fn of(call: &'a Call) -> Self {
-        let caller = call.caller.as_deref();
-        match &call.chain {
-            None => Self {
-                caller,
-                origin: caller,
-                depth: 0,
-            },
-            Some(chain) => Self {
-                caller,
-                origin: chain.origin.as_deref(),
-                depth: chain.path.len(),
-            },
+        Self {
+            caller: call.caller.as_deref(),
+            origin: call.origin(),
+            depth: call.chain.as_ref().map_or(0, |chain| chain.path.len()),
         }
     }
 

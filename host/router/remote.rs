@@ -42,6 +42,8 @@ impl Router {
             request_id: &call.request_id,
             input: &call.input,
             parameters: &call.parameters,
+            caller: call.caller.as_deref(),
+            origin: call.origin(),
             deadline,
             traceparent: traceparent.as_deref().or(call.traceparent.as_deref()),
             path: &path,

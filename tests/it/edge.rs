@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Host, run};
+use crate::support::{Host, guest, router, run};
 
 #[test]
 fn a_caller_beyond_its_rate_is_told_when_to_come_back() {
@@ -62,6 +62,37 @@ fn a_caller_has_so_many_requests_under_way_and_a_stream_is_one_until_it_ends() {
             assert!(
                 began.elapsed() < Duration::from_secs(10),
                 "its turn never came back"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    });
+}
+
+#[test]
+fn one_address_holds_so_many_connections_and_no_more() {
+    run(async {
+        let router = router(vec![guest("hello-world")], "").await;
+        let host = Host::of(router, |settings| settings.address_connections = 3).await;
+        let open = async || {
+            let mut stream = TcpStream::connect(host.addr).await.unwrap();
+            let probe = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+            // A connection that is closed already may take what is written, or not.
+            let _ = stream.write_all(probe).await;
+            let mut answer = [0; 12];
+            let answered = stream.read_exact(&mut answer).await.is_ok();
+            answered.then_some(stream)
+        };
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(open().await.expect("there is room"));
+        }
+        assert!(open().await.is_none(), "one too many");
+        held.pop();
+        let began = std::time::Instant::now();
+        while open().await.is_none() {
+            assert!(
+                began.elapsed() < Duration::from_secs(10),
+                "its place never came back"
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

@@ -1,6 +1,9 @@
 //! Who calls: certificates, tokens, what ends where, and what workers learn of it.
 
-mod authority;
+pub mod authority;
+mod files;
+mod powers;
+mod streams;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -447,7 +450,7 @@ fn a_session_is_its_callers_and_nobody_elses_who_learns_its_id() {
 }
 
 #[test]
-fn what_concerns_the_whole_host_is_for_its_operators_where_there_are_some() {
+fn what_concerns_the_whole_host_is_for_its_operators_and_without_any_for_nobody() {
     run(async {
         let (asking, [ada, eve]) = two(&format!("operators = [\"{ADA}\"]\n")).await;
         let status = |token: &str, method: Method, path: &str| {
@@ -467,6 +470,13 @@ fn what_concerns_the_whole_host_is_for_its_operators_where_there_are_some() {
         assert_eq!(status(&eve, Method::GET, &of(ADA)).await, 403);
         let tools = status(&eve, Method::GET, "/capabilities").await;
         assert_eq!(tools, 200);
+
+        let (asking, [ada, _]) = two("").await;
+        for path in ["/workers", "/slo", "/costs", "/metrics"] {
+            let sent = asking.host.client.get(asking.host.url(path));
+            let answered = sent.bearer_auth(&ada).send().await.expect("it answers");
+            assert_eq!(answered.status().as_u16(), 403, "{path}");
+        }
     });
 }
 

@@ -2,6 +2,7 @@
 
 mod calls;
 mod mesh;
+mod tls;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -257,15 +258,11 @@ async fn the_seeds_workers_register_and_are_found_by_their_metadata() {
     assert_eq!(host.register(&host.capabilities("").await[0]).await.0, 200);
     assert_eq!(host.capabilities("").await.len(), 3);
 
-    // TLS is not spoken: the worker is listed, and says why it gets no calls.
+    // Nobody listens there: the worker is listed, and says why it gets no calls.
     let unreachable = host.invoke("greet/hello_world", &json!({})).await;
     is(&unreachable, 503, "unavailable");
-    assert!(
-        host.remote("worker-hello-world").await["reason"]
-            .as_str()
-            .unwrap()
-            .contains("https")
-    );
+    let reason = &host.remote("worker-hello-world").await["reason"];
+    assert!(reason.as_str().unwrap().contains("refused"), "{reason}");
 
     let (status, removed) = host
         .send(Method::DELETE, "/register/worker-hello-world", None)

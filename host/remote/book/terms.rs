@@ -7,11 +7,13 @@ use std::sync::atomic::AtomicU64;
 use ipnet::IpNet;
 
 use super::super::address::{Address, within};
-use super::super::{Endpoint, Entry, Registration, Source, limits};
+use super::super::link::Proof;
+use super::super::{Endpoint, Entry, Registration, Source, limits, may_offer};
+use crate::auth::Outgoing;
 use crate::capability::Capability;
-use crate::config::{Config, WorkerSettings};
+use crate::config::{Config, Registrar, WorkerSettings};
 use crate::error::{Code, Failure};
-use crate::identity::TrustDomain;
+use crate::identity::{SpiffeId, TrustDomain};
 use crate::limits::Limits;
 
 /// What the operator says of remote workers.
@@ -20,18 +22,38 @@ pub struct Terms {
     /// Ids that belong to files.
     bound: Vec<WorkerSettings>,
     ranges: Vec<IpNet>,
+    registrars: Vec<Registrar>,
     limits: Limits,
     max_bid: f64,
+    /// What proves who remote workers are.
+    pub outgoing: Arc<Outgoing>,
 }
 
 impl Terms {
-    pub fn new(config: &Config) -> Self {
-        Self {
+    pub fn new(config: &Config) -> Result<Self, String> {
+        // Who calls no other machine needs no key for it: not everyone who runs `crank invoke` may read the host's.
+        let has_remotes = config.capabilities.is_some() || !config.remote_addresses.is_empty();
+        let files = config.identity.tls.as_ref().filter(|_| has_remotes);
+        Ok(Self {
             trust_domain: config.trust_domain.clone(),
             bound: config.workers.values().cloned().collect(),
             ranges: config.remote_addresses.clone(),
+            registrars: config.identity.registrars.clone(),
             limits: limits(config),
             max_bid: config.limits.max_slo_bid.into(),
+            outgoing: Arc::new(Outgoing::open(files, &config.trust_domain)?),
+        })
+    }
+
+    /// Whether a registrar may offer this, as the configuration is now.
+    pub fn grants(&self, owner: &SpiffeId, capability: &Capability) -> Result<(), Failure> {
+        let mut registrars = self.registrars.iter();
+        match registrars.find(|registrar| registrar.id == *owner) {
+            Some(registrar) => may_offer(registrar, capability),
+            None => {
+                let message = format!("{owner} does not stand in identity.registrars");
+                Err(Failure::new(Code::Denied, message))
+            }
         }
     }
 
@@ -87,6 +109,20 @@ impl Terms {
         Ok(allowed)
     }
 
+    /// Where a capability's worker is reached.
+    pub fn endpoint(
+        &self,
+        address: Address,
+        pinned: Option<Vec<SocketAddr>>,
+        capability: &Capability,
+    ) -> Arc<Endpoint> {
+        let proof = Proof {
+            outgoing: self.outgoing.clone(),
+            id: capability.spiffe_id.clone(),
+        };
+        Arc::new(Endpoint::new(address, pinned, proof))
+    }
+
     pub fn entry(
         &self,
         capability: Capability,
@@ -99,6 +135,7 @@ impl Terms {
             has_schema: registration.schema.is_some(),
             source,
             endpoint,
+            owner: None,
             limits: self.limits,
             bid: capability.slo_bid.unwrap_or_default().min(self.max_bid),
             load: AtomicU64::new(load.to_bits()),

@@ -9,25 +9,42 @@ use tokio::task::spawn_blocking;
 
 use super::super::address::Address;
 use super::super::kept::Line;
-use super::super::{Endpoint, Entry, Source, file, lock, now_ms};
+use super::super::{Entry, Source, file, lock, now_ms};
 use super::terms::Terms;
 use super::{Remotes, Stamp};
 use crate::error::Failure;
+use crate::identity::SpiffeId;
 
 /// Heartbeats reach the disk within this time; what is registered anew does at once.
 const SAVE: Duration = Duration::from_secs(10);
+/// How often the files are looked at that prove who remote workers are.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Remotes {
     /// Looks at the clock, the file and the workers. `true`: what the sources say has changed.
     pub async fn tick(self: &Arc<Self>) -> bool {
         let ran_out = self.drop_expired();
         let changed = self.reread().await;
+        self.look().await;
         let late = lock(&self.saved).is_none_or(|saved| saved.elapsed() >= SAVE);
         if ran_out || (late && self.dirty.load(Relaxed)) {
             self.save().await;
         }
         self.probe();
         ran_out || changed
+    }
+
+    /// Looks at the files of `[identity]`, once in a while.
+    async fn look(&self) {
+        let Some(terms) = &self.terms else { return };
+        let looked = *lock(&self.looked);
+        if looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
+        }
+        *lock(&self.looked) = Some(Instant::now());
+        let outgoing = terms.outgoing.clone();
+        // A disk may take its time.
+        let _panicked = spawn_blocking(move || outgoing.look()).await;
     }
 
     fn drop_expired(&self) -> bool {
@@ -108,8 +125,8 @@ impl Remotes {
                 .map_err(|failure| fail(&failure.message))?;
             let address = Address::parse(&registration.url).map_err(|error| fail(&error))?;
             let endpoint = self
-                .known(Source::Configured, &registration.worker_id, &address)
-                .unwrap_or_else(|| Arc::new(Endpoint::new(address, None)));
+                .known(Source::Configured, &capability, &address)
+                .unwrap_or_else(|| terms.endpoint(address, None, &capability));
             let source = Source::Configured;
             Ok(Arc::new(terms.entry(
                 capability,
@@ -154,14 +171,19 @@ impl Remotes {
             .registration
             .read()
             .map_err(|problems| format!("{problems:?}"))?;
+        let owner = line.owner.as_deref().map(SpiffeId::parse).transpose();
+        let owner = owner.map_err(|error| error.to_string())?;
+        if let Some(owner) = &owner {
+            terms.grants(owner, &capability).map_err(told)?;
+        }
         terms.owns(&capability).map_err(told)?;
         let address = Address::parse(&line.registration.url)?;
         let pinned = terms.allowed(&address, &line.pinned).map_err(told)?;
-        let worker_id = &line.registration.worker_id;
         let endpoint = self
-            .known(Source::Registered, worker_id, &address)
-            .unwrap_or_else(|| Arc::new(Endpoint::new(address, Some(pinned))));
-        let entry = terms.entry(capability, line.registration, Source::Registered, endpoint);
+            .known(Source::Registered, &capability, &address)
+            .unwrap_or_else(|| terms.endpoint(address, Some(pinned), &capability));
+        let mut entry = terms.entry(capability, line.registration, Source::Registered, endpoint);
+        entry.owner = owner;
         entry.expires.store(line.expires, Relaxed);
         Ok(entry)
     }
@@ -184,6 +206,7 @@ impl Remotes {
                     registration: entry.registration.clone(),
                     pinned: entry.endpoint.pinned().to_vec(),
                     expires: entry.expires.load(Relaxed),
+                    owner: entry.owner.as_ref().map(ToString::to_string),
                 })
                 .collect();
             *saved = Some(Instant::now());
@@ -204,7 +227,10 @@ fn share(entries: Vec<Arc<Entry>>) -> Vec<Arc<Entry>> {
     for mut entry in entries {
         let same = shared.iter().find(|other| {
             other.worker_id() == entry.worker_id()
-                && other.endpoint.address() == entry.endpoint.address()
+                && other.endpoint.is(
+                    entry.endpoint.address(),
+                    entry.capability.spiffe_id.as_ref(),
+                )
         });
         if let (Some(same), Some(entry)) = (same, Arc::get_mut(&mut entry)) {
             entry.endpoint = same.endpoint.clone();

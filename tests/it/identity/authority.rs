@@ -1,10 +1,15 @@
 //! An authority that issues certificates and tokens, a host that trusts it, and clients.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use crank::auth::Auth;
+use crank::registry::Registry;
+use crank::remote::Remotes;
+use crank::router::Router;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode, get_current_timestamp};
 use rcgen::{
@@ -20,7 +25,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::support::{Host, config, dir, guest, router};
+use crate::support::{Host, config, dir, guest, load};
 
 pub const ADA: &str = "spiffe://crank.local/user/ada";
 pub const AUDIENCE: &str = "spiffe://crank.local/host/one";
@@ -63,10 +68,11 @@ impl Authority {
         }
     }
 
-    fn of_the_host(&self) -> Leaf {
+    /// A host's own certificate: it is `localhost`, and has this id.
+    pub fn of_host(&self, uris: &[&str]) -> Leaf {
         let name = "localhost".try_into().expect("ascii");
-        self.svid(&[], |params| {
-            params.subject_alt_names = vec![SanType::DnsName(name)]
+        self.svid(uris, |params| {
+            params.subject_alt_names.push(SanType::DnsName(name));
         })
     }
 }
@@ -113,6 +119,7 @@ pub fn ends(seconds: i64) -> u64 {
 /// A host that asks who calls, with the files that say whose credentials hold.
 pub struct Asking {
     pub host: Host,
+    pub router: Arc<Router>,
     pub auth: Arc<Auth>,
     pub dir: TempDir,
 }
@@ -123,15 +130,26 @@ impl Asking {
         let toml = format!(
             "[workers.relay]\nspiffe_id = \"spiffe://crank.local/worker/relay\"\n[workers.hello-world]\nspiffe_id = \"spiffe://crank.local/worker/hello-world\"\n[identity]\n{keys}\n"
         );
-        let auth = Auth::open(&config(&toml)).expect("the files are whole");
+        Self::serve(dir, &toml, &["relay", "hello-world"]).await
+    }
+
+    /// Serves these guests, and whoever is registered.
+    pub async fn serve(dir: TempDir, toml: &str, guests: &[&str]) -> Self {
+        let config = config(toml);
+        let auth = Auth::open(&config).expect("the files are whole");
         let auth = auth.expect("identity is configured");
-        let router = router(["relay", "hello-world"].map(guest).into(), &toml).await;
-        let host = Host::of(router, |settings| {
+        let guests = guests.iter().map(|name| guest(name)).collect();
+        let loaded = load(guests, toml).await;
+        assert!(loaded.refused().is_empty(), "{:?}", loaded.refused());
+        let remotes = Remotes::open(&config).expect("the files are whole");
+        let router = Arc::new(Router::new(Registry::new(loaded).joined_by(remotes)));
+        let host = Host::of(router.clone(), |settings| {
             settings.identified = true;
             settings.auth = Some(auth.clone());
         });
         Self {
             host: host.await,
+            router,
             auth,
             dir,
         }
@@ -140,13 +158,8 @@ impl Asking {
     /// Speaks TLS, and takes certificates that lead to `authority`.
     pub async fn by_certificate(authority: &Authority, more: &str) -> Self {
         let dir = dir();
-        let own = authority.of_the_host();
-        let keys = [
-            file(&dir, "certificate", &own.certificate),
-            file(&dir, "key", &own.key),
-            file(&dir, "bundle", &authority.pem()),
-        ];
-        Self::start(dir, &format!("{}{more}", keys.concat())).await
+        let keys = own(&dir, authority, &authority.of_host(&[]));
+        Self::start(dir, &format!("{keys}{more}")).await
     }
 
     /// Replaces a file, as a rotation does.
@@ -167,10 +180,27 @@ impl Asking {
     }
 }
 
+/// Writes a host's own certificate and its bundle, and names them in lines of `[identity]`.
+pub fn own(dir: &TempDir, authority: &Authority, leaf: &Leaf) -> String {
+    let lines = [
+        file(dir, "certificate", &leaf.certificate),
+        file(dir, "key", &leaf.key),
+        file(dir, "bundle", &authority.pem()),
+    ];
+    lines.concat()
+}
+
 /// Writes a file and names it in a line of `[identity]`.
 pub fn file(dir: &TempDir, key: &str, content: &str) -> String {
     std::fs::write(path(dir, key), content).expect("a file");
+    permit(dir, key, 0o600);
     format!("{key} = {:?}\n", path(dir, key))
+}
+
+/// Says who may do what with a file.
+pub fn permit(dir: &TempDir, name: &str, mode: u32) {
+    let mode = Permissions::from_mode(mode);
+    std::fs::set_permissions(path(dir, name), mode).expect("it is ours");
 }
 
 fn path(dir: &TempDir, name: &str) -> PathBuf {
@@ -211,8 +241,14 @@ impl Client {
 
     /// Asks `relay:who` and reads status, headers and body.
     pub async fn who(&mut self, headers: &str) -> io::Result<String> {
+        self.post("/invoke/relay/who", headers, "null").await
+    }
+
+    /// Sends JSON and reads status, headers and body.
+    pub async fn post(&mut self, path: &str, headers: &str, body: &str) -> io::Result<String> {
+        let length = body.len();
         let request = format!(
-            "POST /invoke/relay/who HTTP/1.1\r\nhost: localhost\r\n{headers}content-type: application/json\r\ncontent-length: 4\r\n\r\nnull"
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
         );
         self.0.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
