@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::facts::{Facts, facts};
 use super::{Call, Router};
 use crate::error::{Code, Failure};
-use crate::registry::{Candidate, Provider};
+use crate::registry::{Candidate, Provider, Snapshot};
 use crate::rules::{Asking, Denial};
 use std::time::Instant;
 
@@ -66,6 +66,41 @@ impl Router {
             barred.0.extend(denied.map(|denial| (number, denial)));
         }
         barred
+    }
+}
+
+impl Router {
+    /// What is offered now, as far as a caller may call it. Whom the host does not know is shown everything.
+    pub async fn shown(&self, caller: Option<&str>) -> Arc<Snapshot> {
+        let snapshot = self.registry().snapshot();
+        let mut callable = Vec::new();
+        let mut offered = 0;
+        for candidates in snapshot.offers() {
+            offered += candidates.len();
+            callable.extend(self.callable(candidates, caller).await);
+        }
+        if callable.len() == offered {
+            return snapshot;
+        }
+        Arc::new(snapshot.only(callable))
+    }
+
+    /// Those who offer a capability of whom a caller may call it.
+    pub async fn callable(&self, candidates: &[Candidate], caller: Option<&str>) -> Vec<Candidate> {
+        let barred = match caller {
+            None => Barred::default(),
+            Some(_) => {
+                let who = Who {
+                    caller,
+                    origin: caller,
+                    depth: 0,
+                };
+                self.judge(candidates, who).await
+            }
+        };
+        let numbered = candidates.iter().enumerate();
+        let callable = numbered.filter(|(number, _)| barred.denial(*number).is_none());
+        callable.map(|(_, candidate)| candidate.clone()).collect()
     }
 }
 

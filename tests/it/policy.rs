@@ -1,5 +1,7 @@
 //! The operator's policy: who may invoke what, which worker may be loaded, and what a refusal says.
 
+mod shown;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -16,11 +16,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Gone, outcome, tool};
-use crate::api::caller;
 use crate::api::routes::{RequestId, Unanswered, log_cause, panic_message};
 use crate::error::{Code, Failure};
 use crate::idempotency::Key;
 use crate::limits::Turn;
+use crate::registry;
 use crate::router::{Answer, Call, EVENTS_BUFFERED, Once, Router};
 use crate::sandbox::{Event, Payload};
 use crate::worker::Offered;
@@ -28,12 +28,15 @@ use crate::worker::Offered;
 /// Runs the capability that the tool is. Ends it when the client cancels or is gone.
 pub(super) async fn call(
     router: &Arc<Router>,
-    local: Option<&str>,
+    caller: Option<String>,
     request: CallToolRequestParams,
     context: RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
     let snapshot = router.registry().snapshot();
-    let Some(candidate) = tool::find(&snapshot, &request.name) else {
+    let candidates = tool::find(&snapshot, &request.name).unwrap_or_default();
+    // The version that the caller was shown. Who was shown none is told by the router why.
+    let shown = router.callable(candidates, caller.as_deref()).await;
+    let Some(candidate) = registry::newest(&shown).or_else(|| registry::newest(candidates)) else {
         let message = format!(
             "unknown tool {:?}; tools/list has those that there are",
             request.name
@@ -41,7 +44,7 @@ pub(super) async fn call(
         return Err(ErrorData::invalid_params(message, None));
     };
     let offered = candidate.offered.clone();
-    drop(snapshot);
+    drop((shown, snapshot));
 
     let http = context
         .extensions
@@ -59,10 +62,7 @@ pub(super) async fn call(
         router,
         offered: &offered,
         id: id.clone(),
-        caller: match http {
-            Some(http) => caller::id(http),
-            None => local.map(str::to_owned),
-        },
+        caller,
         peer: &context.peer,
         progress: context.meta.get_progress_token().filter(|_| once.is_none()),
         once,

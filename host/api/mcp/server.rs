@@ -4,8 +4,9 @@ use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
 use std::sync::{Arc, OnceLock};
 
+use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult,
+    CallToolRequestParams, CallToolResponse, Extensions, Implementation, ListResourceTemplatesResult,
     ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
     ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, SubscriptionFilter,
     Tool,
@@ -16,6 +17,8 @@ use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{call, document, tool};
+use crate::api::caller;
+use crate::registry::{self, Snapshot};
 use crate::router::Router;
 
 const INSTRUCTIONS: &str = "Each tool is a capability that a sandboxed WebAssembly worker offers. A failure's \
@@ -46,6 +49,19 @@ impl Server {
     pub(super) fn of(self, local: Option<Arc<str>>) -> Self {
         Self { local, ..self }
     }
+
+    /// Who sent a message. Over HTTP each request says so.
+    fn caller(&self, extensions: &Extensions) -> Option<String> {
+        match extensions.get::<Parts>() {
+            Some(http) => caller::id(&http.extensions),
+            None => self.local.as_deref().map(str::to_owned),
+        }
+    }
+
+    /// What there is for who sent a message.
+    async fn shown(&self, extensions: &Extensions) -> Arc<Snapshot> {
+        self.router.shown(self.caller(extensions).as_deref()).await
+    }
 }
 
 impl ServerHandler for Server {
@@ -64,15 +80,17 @@ impl ServerHandler for Server {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = tool::all(&self.router.registry().snapshot());
+        let tools = tool::all(&self.shown(&context.extensions).await);
         Ok(ListToolsResult::with_all_items(tools))
     }
 
+    /// For the SDK alone, which holds headers against it.
     fn get_tool(&self, name: &str) -> Option<Tool> {
         let snapshot = self.router.registry().snapshot();
-        tool::find(&snapshot, name).map(tool::describe)
+        let candidates = tool::find(&snapshot, name)?;
+        registry::newest(candidates).map(tool::describe)
     }
 
     async fn call_tool(
@@ -80,15 +98,16 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        call::call(&self.router, self.local.as_deref(), request, context).await
+        let caller = self.caller(&context.extensions);
+        call::call(&self.router, caller, request, context).await
     }
 
     async fn list_resources(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let documents = document::all(&self.router.registry().snapshot());
+        let documents = document::all(&self.shown(&context.extensions).await);
         Ok(ListResourcesResult::with_all_items(documents))
     }
 
@@ -104,15 +123,17 @@ impl ServerHandler for Server {
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let contents = document::read(&self.router.registry().snapshot(), &request.uri)?;
+        let snapshot = self.shown(&context.extensions).await;
+        let contents = document::read(&snapshot, &request.uri)?;
         Ok(ReadResourceResult::new(vec![contents]).into())
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let caller = self.caller(&context.extensions);
         let (router, peer) = (self.router.clone(), context.peer);
-        let mut seen = Seen::now(&router);
+        let mut seen = Seen::now(&router, caller).await;
         let watch = async move {
             while !peer.is_transport_closed() {
                 seen.change(&router).await;
@@ -139,8 +160,9 @@ impl ServerHandler for Server {
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
         let mut stopping = self.stopping.clone();
         let sink = subscription.sink();
+        let caller = self.caller(&subscription.request_context().extensions);
         let watch = async {
-            let mut seen = Seen::now(&self.router);
+            let mut seen = Seen::now(&self.router, caller).await;
             loop {
                 seen.change(&self.router).await;
                 // What the client did not ask for is an error here.
@@ -159,22 +181,24 @@ impl ServerHandler for Server {
 
 /// The list of tools that a client knows.
 struct Seen {
+    caller: Option<String>,
     changes: watch::Receiver<()>,
     print: u64,
 }
 
 impl Seen {
-    fn now(router: &Router) -> Self {
+    async fn now(router: &Router, caller: Option<String>) -> Self {
         Self {
             changes: router.registry().changes(),
-            print: print(router),
+            print: print(router, caller.as_deref()).await,
+            caller,
         }
     }
 
     /// Resolves once the list is another. Most changes of the registry are none of the list.
     async fn change(&mut self, router: &Router) {
         while self.changes.changed().await.is_ok() {
-            let print = print(router);
+            let print = print(router, self.caller.as_deref()).await;
             if std::mem::replace(&mut self.print, print) != print {
                 return;
             }
@@ -184,8 +208,8 @@ impl Seen {
 }
 
 /// Stands for the list of tools in as little room as many clients' lists should take.
-fn print(router: &Router) -> u64 {
-    let tools = tool::all(&router.registry().snapshot());
+async fn print(router: &Router, caller: Option<&str>) -> u64 {
+    let tools = tool::all(&router.shown(caller).await);
     let mut hasher = DefaultHasher::new();
     hasher.write(&serde_json::to_vec(&tools).unwrap_or_default());
     hasher.finish()
