@@ -1,0 +1,78 @@
+use std::ops::Range;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::ByteCount;
+
+/// Keys that may take so many bytes.
+fn keys(max: u64) -> (Arc<Keys>, TempDir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let max = ByteCount::bytes(max);
+    let settings = IdempotencySettings {
+        ttl: Duration::from_secs(3600),
+        max,
+        max_answer: max,
+    };
+    (Keys::at(dir.path().join("keys"), &settings), dir)
+}
+
+fn claim(keys: &Arc<Keys>, caller: &str, key: &str) -> Claim {
+    let key = Key::parse(key).expect("a key");
+    let scope = Scope::new(Some(caller), "greet", None, &key);
+    let claimed = keys.claim(key, scope, Fingerprint::of([&b"x"[..]]));
+    claimed.expect("it is not under way")
+}
+
+/// A call that is answered with so many bytes.
+async fn answer(keys: &Arc<Keys>, caller: &str, key: &str, bytes: usize) {
+    let claim = claim(keys, caller, key);
+    claim.start(false).await.expect("there is room");
+    let told = Told::Answered(Answered {
+        worker_id: "worker-greet".to_owned(),
+        media_type: "text/plain".to_owned(),
+        body: vec![b'x'; bytes].into(),
+    });
+    claim.end(&told).await.expect("that is written");
+}
+
+async fn is_kept(keys: &Arc<Keys>, caller: &str, key: &str) -> bool {
+    matches!(claim(keys, caller, key).before().await, Ok(Some(_)))
+}
+
+#[tokio::test]
+async fn who_fills_the_store_makes_room_and_nobody_who_has_less_than_a_fair_share() {
+    let (keys, _dir) = keys(100_000);
+    let store = async |caller: &str, some: Range<usize>| {
+        for at in some {
+            answer(&keys, caller, &format!("k{at}"), 5000).await;
+        }
+    };
+    let all_of_adas = async || {
+        for at in 0..5 {
+            assert!(is_kept(&keys, "ada", &format!("k{at}")).await, "k{at}");
+        }
+    };
+    store("ada", 0..5).await;
+    store("eve", 0..40).await;
+    all_of_adas().await;
+    assert!(!is_kept(&keys, "eve", "k0").await, "her own oldest went");
+    assert!(is_kept(&keys, "eve", "k39").await);
+
+    // Who comes later has a share too, of those who took more than theirs.
+    store("bob", 0..3).await;
+    all_of_adas().await;
+    assert!(is_kept(&keys, "bob", "k0").await && is_kept(&keys, "eve", "k39").await);
+    store("bob", 3..40).await;
+    all_of_adas().await;
+    assert!(!is_kept(&keys, "bob", "k0").await && is_kept(&keys, "bob", "k39").await);
+    assert!(is_kept(&keys, "eve", "k39").await);
+
+    // What is more than all that one may have is given once, and nobody pays for it.
+    answer(&keys, "ada", "large", 90_000).await;
+    let again = claim(&keys, "ada", "large").before().await;
+    let again = again.expect_err("it was not kept");
+    assert_eq!(again.code, Code::IdempotencyUnanswered);
+    all_of_adas().await;
+    assert!(is_kept(&keys, "eve", "k39").await && is_kept(&keys, "bob", "k39").await);
+}
