@@ -20,7 +20,7 @@ use crate::state::{Bucket, Edit, State, StateError};
 
 pub use key::{Fingerprint, Key, Scope};
 use ledger::{Place, SWEPT};
-pub use record::{Answered, Told};
+pub use record::{Answered, Ran, Told};
 use record::{Ending, Record};
 
 /// What is past its time goes once in a while, while keys are used.
@@ -55,12 +55,12 @@ pub struct Claim {
 }
 
 /// What is on the disk of a claim's call, and what it may have done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Progress {
     /// When its key was first used, in milliseconds since 1970. `None`: nothing is on the disk.
     at: Option<u64>,
-    /// It is written down as started.
-    started: bool,
+    /// It is written down as started, by whom.
+    by: Option<Ran>,
     /// Whether to run it again does no harm.
     repeatable: bool,
 }
@@ -179,12 +179,12 @@ impl Claim {
         &self.scope
     }
 
-    /// What was answered before, if the key was used.
+    /// What was answered before, if the key was used, and who ran it.
     ///
     /// # Errors
     ///
     /// The key is another call's, or what became of its call cannot be told.
-    pub async fn before(&self) -> Result<Option<Told>, Failure> {
+    pub async fn before(&self) -> Result<Option<(Told, Ran)>, Failure> {
         self.keys.sweep();
         let name = ledger::record(self.scope.as_str());
         let Some(bytes) = self.keys.records.get(name).await.map_err(closed)? else {
@@ -213,24 +213,23 @@ impl Claim {
             Ending::TooLarge => Err(unanswered(
                 "the call was answered once; the answer was too large to be kept",
             )),
-            Ending::Told(told) => Ok(Some(told.with(body))),
+            Ending::Told(told) => Ok(Some((told.with(body), record.by))),
         }
     }
 
-    /// Writes down that the call runs from now on. `repeatable` says that it leaves nothing behind but
+    /// Writes down who runs the call from now on. `repeatable` says that it leaves nothing behind but
     /// its answer.
     ///
     /// # Errors
     ///
     /// It could not be written down; then it must not run.
-    pub async fn start(&self, repeatable: bool) -> Result<(), Failure> {
-        let before = *self.progress();
-        let at = before.at.unwrap_or_else(now);
-        let written = self.write(at, Ending::Started { repeatable }, &[]).await;
-        written.map_err(closed)?;
+    pub async fn start(&self, by: Ran, repeatable: bool) -> Result<(), Failure> {
+        let at = self.progress().at.unwrap_or_else(now);
+        let started = Ending::Started { repeatable };
+        self.write(at, &by, started, &[]).await.map_err(closed)?;
         *self.progress() = Progress {
             at: Some(at),
-            started: true,
+            by: Some(by),
             repeatable,
         };
         Ok(())
@@ -247,8 +246,8 @@ impl Claim {
     ///
     /// It could not be written down; then it must not be told.
     pub async fn end(&self, told: &Told) -> Result<(), Failure> {
-        let Progress { at, repeatable, .. } = *self.progress();
-        let Some(at) = at.filter(|_| self.progress().started) else {
+        let Progress { at, by, repeatable } = self.progress().clone();
+        let (Some(at), Some(by)) = (at, by) else {
             return Ok(());
         };
         if repeatable && told.is_not_now() {
@@ -262,20 +261,27 @@ impl Claim {
         let body = told.body();
         let mut written = Err(StateError::Quota);
         if body.len() <= self.keys.max_answer {
-            written = self.write(at, Ending::Told(told.head()), body).await;
+            written = self.write(at, &by, Ending::Told(told.head()), body).await;
         }
         if written == Err(StateError::Quota) {
-            written = self.write(at, Ending::TooLarge, &[]).await;
+            written = self.write(at, &by, Ending::TooLarge, &[]).await;
         }
         written.map_err(|error| {
             unanswered("the call ended; its answer could not be kept").with_cause(error)
         })
     }
 
-    async fn write(&self, at: u64, ending: Ending, body: &[u8]) -> Result<(), StateError> {
+    async fn write(
+        &self,
+        at: u64,
+        by: &Ran,
+        ending: Ending,
+        body: &[u8],
+    ) -> Result<(), StateError> {
         let record = Record {
             at,
             fingerprint: self.fingerprint.to_string(),
+            by: by.clone(),
             ending,
         };
         let (place, bytes) = (Place::of(&self.scope, at), record.write(body));

@@ -35,7 +35,7 @@ pub use pick::Question;
 use crate::admission::{Admission, Permit};
 use crate::engine;
 use crate::error::{Code, Failure};
-use crate::idempotency::{Claim, Keys};
+use crate::idempotency::{Claim, Keys, Ran};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Provider, Registry};
 use crate::remote::Unanswered;
@@ -345,7 +345,8 @@ impl Router {
             claim,
         } = admitted;
         if let Some(claim) = claim {
-            claim.start(worker.leaves_nothing()).await?;
+            let by = ran(worker.id(), offered);
+            claim.start(by, worker.leaves_nothing()).await?;
         }
         let origin = match &call.chain {
             Some(chain) => chain.origin.clone(),
@@ -516,6 +517,14 @@ fn late(_: Elapsed) -> Failure {
         Code::Deadline,
         "the deadline passed while a body was being checked",
     )
+}
+
+/// Who runs a call with a key.
+fn ran(worker_id: &str, offered: &Offered) -> Ran {
+    Ran {
+        worker_id: worker_id.to_owned(),
+        capability: offered.id.to_string(),
+    }
 }
 
 /// The context that a worker is given beside its request.

@@ -72,12 +72,23 @@ impl Told {
     }
 }
 
+/// Who ran a call: by this, whether its answer may be told again is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// The worker.
+    pub worker_id: String,
+    /// Its capability: `verb:name`.
+    pub capability: String,
+}
+
 /// One key's call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     /// When the key was first used, in milliseconds since 1970.
     pub at: u64,
     pub fingerprint: String,
+    /// Who ran it, or was to.
+    pub by: Ran,
     pub ending: Ending,
 }
 

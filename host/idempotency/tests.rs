@@ -24,12 +24,19 @@ fn claim(keys: &Arc<Keys>, caller: &str, key: &str) -> Claim {
     claimed.expect("it is not under way")
 }
 
+fn ran() -> Ran {
+    Ran {
+        worker_id: "worker-greet".to_owned(),
+        capability: "greet:hello".to_owned(),
+    }
+}
+
 /// A call that is answered with so many bytes.
 async fn answer(keys: &Arc<Keys>, caller: &str, key: &str, bytes: usize) {
     let claim = claim(keys, caller, key);
-    claim.start(false).await.expect("there is room");
+    claim.start(ran(), false).await.expect("there is room");
     let told = Told::Answered(Answered {
-        worker_id: "worker-greet".to_owned(),
+        worker_id: ran().worker_id,
         media_type: "text/plain".to_owned(),
         body: vec![b'x'; bytes].into(),
     });

@@ -51,7 +51,11 @@ impl Router {
             let request_id = call.request_id.clone();
             let events = call.events.take().map(|caller| relay(&mut call, caller));
             let answered = match claim.before().await? {
-                Some(told) => return replay(told),
+                Some((told, by)) => {
+                    let permitted = router.permit_again(&call, &by).await;
+                    permitted.inspect_err(|failure| audit(&call, failure))?;
+                    return replay(told);
+                }
                 None => router.route(call, Some(&claim)).await,
             };
             keep(&claim, &answered, request_id).await?;

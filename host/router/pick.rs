@@ -13,6 +13,7 @@ use super::judge::{Barred, Who, audit, denied};
 use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::capability::Capability;
 use crate::error::{Code, Failure};
+use crate::idempotency::Ran;
 use crate::registry::{Candidate, Provider, Snapshot};
 use crate::worker::{Health, Offered, Starting};
 
@@ -143,8 +144,7 @@ impl Router {
         })
     }
 
-    /// Whether the policy lets the call be made of anyone: an answer that was given before is not told to who
-    /// may no longer ask.
+    /// Whether the policy lets the call be made of anyone: whom it does not is told nothing of their keys.
     pub(super) async fn permit(&self, call: &Call) -> Result<(), Failure> {
         let snapshot = self.registry().snapshot();
         let mut refusal = None;
@@ -161,6 +161,24 @@ impl Router {
         }
         // What is not there at all is told where it is looked for.
         refusal.map_or(Ok(()), Err)
+    }
+
+    /// Whether the policy lets the call be made of who ran it before: an answer is not told again to who may no
+    /// longer ask. Of a worker that is gone nothing is known but what [`Router::permit`] asks.
+    pub(super) async fn permit_again(&self, call: &Call, by: &Ran) -> Result<(), Failure> {
+        let snapshot = self.registry().snapshot();
+        let ran = |candidate: &&Candidate| {
+            *candidate.offered.id == *by.capability
+                && **candidate.provider.worker_id() == *by.worker_id
+        };
+        let own: Vec<Candidate> = snapshot.offers().flatten().filter(ran).cloned().collect();
+        let barred = self.judge(&own, Who::of(call)).await;
+        let facts = gather(&own, &barred, |_| true);
+        // Which of its versions it was is not known.
+        match facts.iter().any(|facts| facts.denied.is_some()) {
+            true => Err(denied(&facts, &barred)),
+            false => Ok(()),
+        }
     }
 
     /// Whom the choice would fall on.

@@ -1,5 +1,6 @@
 //! The operator's policy: who may invoke what, which worker may be loaded, and what a refusal says.
 
+mod again;
 mod shown;
 
 use std::path::Path;
