@@ -45,7 +45,7 @@ pub(super) async fn document(
     request: Request,
 ) -> Result<Response, Refusal> {
     let caller = caller::id(request.extensions());
-    let snapshot = shared.router.shown(caller.as_deref()).await;
+    let snapshot = shared.router.shown(caller.as_deref()).await?;
     let document = of(&snapshot).map_err(Failure::internal)?;
     Ok(axum::Json(document).into_response())
 }

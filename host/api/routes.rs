@@ -294,7 +294,7 @@ async fn list_capabilities(
 ) -> Result<Response, Refusal> {
     let Query(filter) = Query::<Filter>::try_from_uri(request.uri()).map_err(bad_query)?;
     let caller = caller::id(request.extensions());
-    let snapshot = shared.router.shown(caller.as_deref()).await;
+    let snapshot = shared.router.shown(caller.as_deref()).await?;
     let capabilities = snapshot.capabilities(&filter, &shared.url);
     Ok(Json(json!({ "capabilities": capabilities })).into_response())
 }
@@ -303,10 +303,13 @@ async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
     Json(workers::view(&shared.router)).into_response()
 }
 
-async fn list_manifests(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn list_manifests(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Refusal> {
     let caller = caller::id(request.extensions());
-    let snapshot = shared.router.shown(caller.as_deref()).await;
-    Json(Manifests::of(&snapshot)).into_response()
+    let snapshot = shared.router.shown(caller.as_deref()).await?;
+    Ok(Json(Manifests::of(&snapshot)).into_response())
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {

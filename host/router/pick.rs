@@ -9,7 +9,7 @@ use semver::VersionReq;
 use super::choose::{self, Ask, Criterion, Decision, choose};
 use super::explain::{Explanation, explain};
 use super::facts::Facts;
-use super::judge::{Barred, Who, audit, denied};
+use super::judge::{Barred, PATIENCE, Who, audit, denied};
 use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::capability::Capability;
 use crate::error::{Code, Failure};
@@ -38,17 +38,6 @@ pub struct Question {
     pub caller: Option<String>,
 }
 
-impl Question {
-    fn who(&self) -> Who<'_> {
-        let caller = self.caller.as_deref();
-        Who {
-            caller,
-            origin: caller,
-            depth: 0,
-        }
-    }
-}
-
 /// Whom a call goes to.
 pub(super) struct Chosen {
     pub candidate: Candidate,
@@ -62,7 +51,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// `unknown-capability`: there is no such verb or name.
+    /// `unknown-capability`: there is no such verb or name. `deadline`: the policy has more to judge than there is time.
     pub async fn explain(&self, question: &Question) -> Result<Vec<Explanation>, Failure> {
         let Question { verb, name, .. } = question;
         let snapshot = self.registry().snapshot();
@@ -74,10 +63,12 @@ impl Router {
             max_cost: question.max_cost,
             patience: question.patience,
         };
+        let until = Instant::now() + PATIENCE;
         let mut explained = Vec::new();
         for (key, candidates) in names {
             if name.as_ref().is_none_or(|name| name == key) {
-                let barred = self.judge(candidates, question.who()).await;
+                let who = Who::first(question.caller.as_deref());
+                let barred = self.judge(candidates, who, until).await?;
                 let facts = gather(candidates, &barred, |_| true);
                 let decision = choose(&facts, &ask, self.seed());
                 explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
@@ -127,7 +118,7 @@ impl Router {
             }
         };
         let ask = call.ask();
-        let barred = self.judge(candidates, Who::of(call)).await;
+        let barred = self.judge_call(candidates, call, began).await?;
         let facts = gather(candidates, &barred, remaining(candidates, call, tried));
         let decision = choose(&facts, &ask, self.seed());
         let found = winner(&facts, candidates, &barred, decision, call);
@@ -145,14 +136,14 @@ impl Router {
     }
 
     /// Whether the policy lets the call be made of anyone: whom it does not is told nothing of their keys.
-    pub(super) async fn permit(&self, call: &Call) -> Result<(), Failure> {
+    pub(super) async fn permit(&self, call: &Call, began: Instant) -> Result<(), Failure> {
         let snapshot = self.registry().snapshot();
         let mut refusal = None;
         for (name, candidates) in snapshot.names(&call.verb).into_iter().flatten() {
             if call.name.as_ref().is_some_and(|wanted| wanted != name) {
                 continue;
             }
-            let barred = self.judge(candidates, Who::of(call)).await;
+            let barred = self.judge_call(candidates, call, began).await?;
             let facts = gather(candidates, &barred, |_| true);
             if facts.iter().any(|facts| facts.denied.is_none()) {
                 return Ok(());
@@ -165,14 +156,19 @@ impl Router {
 
     /// Whether the policy lets the call be made of who ran it before: an answer is not told again to who may no
     /// longer ask. Of a worker that is gone nothing is known but what [`Router::permit`] asks.
-    pub(super) async fn permit_again(&self, call: &Call, by: &Ran) -> Result<(), Failure> {
+    pub(super) async fn permit_again(
+        &self,
+        call: &Call,
+        began: Instant,
+        by: &Ran,
+    ) -> Result<(), Failure> {
         let snapshot = self.registry().snapshot();
         let ran = |candidate: &&Candidate| {
             *candidate.offered.id == *by.capability
                 && **candidate.provider.worker_id() == *by.worker_id
         };
         let own: Vec<Candidate> = snapshot.offers().flatten().filter(ran).cloned().collect();
-        let barred = self.judge(&own, Who::of(call)).await;
+        let barred = self.judge_call(&own, call, began).await?;
         let facts = gather(&own, &barred, |_| true);
         // Which of its versions it was is not known.
         match facts.iter().any(|facts| facts.denied.is_some()) {
@@ -186,11 +182,24 @@ impl Router {
         &self,
         candidates: &'a [Candidate],
         call: &Call,
+        began: Instant,
     ) -> Result<&'a Candidate, Failure> {
-        let barred = self.judge(candidates, Who::of(call)).await;
+        let barred = self.judge_call(candidates, call, began).await?;
         let facts = gather(candidates, &barred, |_| true);
         let decision = choose(&facts, &call.ask(), self.seed());
         Ok(winner(&facts, candidates, &barred, decision, call)?.1)
+    }
+
+    /// Judges the candidates of a call that began then, before the last of their deadlines.
+    async fn judge_call(
+        &self,
+        candidates: &[Candidate],
+        call: &Call,
+        began: Instant,
+    ) -> Result<Barred, Failure> {
+        let deadlines = candidates.iter().map(|at| call.deadline(&at.offered, began));
+        let until = deadlines.max().unwrap_or(began);
+        self.judge(candidates, Who::of(call), until).await
     }
 
     fn seed(&self) -> u64 {

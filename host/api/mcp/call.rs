@@ -36,6 +36,7 @@ pub(super) async fn call(
     let candidates = tool::find(&snapshot, &request.name).unwrap_or_default();
     // The version that the caller was shown. Who was shown none is told by the router why.
     let shown = router.callable(candidates, caller.as_deref()).await;
+    let shown = shown.map_err(outcome::error)?;
     let Some(candidate) = registry::newest(&shown).or_else(|| registry::newest(candidates)) else {
         let message = format!(
             "unknown tool {:?}; tools/list has those that there are",

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use rmcp::model::{CallToolResult, ContentBlock, ErrorData, ResourceContents};
 use serde_json::{Value, json};
 
 use super::tool;
@@ -46,6 +46,12 @@ fn content(payload: Payload, id: &str) -> ContentBlock {
             ContentBlock::resource(contents.with_mime_type(media_type))
         }
     }
+}
+
+/// A failure of what is no tool.
+pub(super) fn error(failure: Failure) -> ErrorData {
+    let code = json!({ "code": failure.code.as_str() });
+    ErrorData::internal_error(failure.message, Some(code))
 }
 
 /// What the other protocols' problem documents say, for programs; the same in words, for models.

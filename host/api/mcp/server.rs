@@ -16,7 +16,7 @@ use rmcp::{ErrorData, RoleServer, ServerHandler};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{call, document, tool};
+use super::{call, document, outcome, tool};
 use crate::api::caller;
 use crate::registry::{self, Snapshot};
 use crate::router::Router;
@@ -59,8 +59,9 @@ impl Server {
     }
 
     /// What there is for who sent a message.
-    async fn shown(&self, extensions: &Extensions) -> Arc<Snapshot> {
-        self.router.shown(self.caller(extensions).as_deref()).await
+    async fn shown(&self, extensions: &Extensions) -> Result<Arc<Snapshot>, ErrorData> {
+        let shown = self.router.shown(self.caller(extensions).as_deref()).await;
+        shown.map_err(outcome::error)
     }
 }
 
@@ -82,7 +83,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = tool::all(&self.shown(&context.extensions).await);
+        let tools = tool::all(&self.shown(&context.extensions).await?);
         Ok(ListToolsResult::with_all_items(tools))
     }
 
@@ -107,7 +108,7 @@ impl ServerHandler for Server {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let documents = document::all(&self.shown(&context.extensions).await);
+        let documents = document::all(&self.shown(&context.extensions).await?);
         Ok(ListResourcesResult::with_all_items(documents))
     }
 
@@ -125,7 +126,7 @@ impl ServerHandler for Server {
         request: ReadResourceRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let snapshot = self.shown(&context.extensions).await;
+        let snapshot = self.shown(&context.extensions).await?;
         let contents = document::read(&snapshot, &request.uri)?;
         Ok(ReadResourceResult::new(vec![contents]).into())
     }
@@ -183,7 +184,7 @@ impl ServerHandler for Server {
 struct Seen {
     caller: Option<String>,
     changes: watch::Receiver<()>,
-    print: u64,
+    print: Option<u64>,
 }
 
 impl Seen {
@@ -199,7 +200,9 @@ impl Seen {
     async fn change(&mut self, router: &Router) {
         while self.changes.changed().await.is_ok() {
             let print = print(router, self.caller.as_deref()).await;
-            if std::mem::replace(&mut self.print, print) != print {
+            let before = std::mem::replace(&mut self.print, print);
+            // What is not known now may be another list.
+            if print.is_none() || print != before {
                 return;
             }
         }
@@ -208,9 +211,9 @@ impl Seen {
 }
 
 /// Stands for the list of tools in as little room as many clients' lists should take.
-async fn print(router: &Router, caller: Option<&str>) -> u64 {
-    let tools = tool::all(&router.shown(caller).await);
+async fn print(router: &Router, caller: Option<&str>) -> Option<u64> {
+    let tools = tool::all(&router.shown(caller).await.ok()?);
     let mut hasher = DefaultHasher::new();
     hasher.write(&serde_json::to_vec(&tools).unwrap_or_default());
-    hasher.finish()
+    Some(hasher.finish())
 }
