@@ -1,5 +1,6 @@
 use std::ops::Range;
 
+use futures_util::future::join_all;
 use tempfile::TempDir;
 
 use super::*;
@@ -82,4 +83,43 @@ async fn who_fills_the_store_makes_room_and_nobody_who_has_less_than_a_fair_shar
     assert_eq!(again.code, Code::IdempotencyUnanswered);
     all_of_adas().await;
     assert!(is_kept(&keys, "eve", "k39").await && is_kept(&keys, "bob", "k39").await);
+}
+
+/// More than one look at the index finds.
+const MANY: usize = 1100;
+
+#[tokio::test]
+async fn calls_under_way_stand_in_the_way_of_no_room_and_of_no_sweep() {
+    let (keys, _dir) = keys(1_000_000);
+    let claims: Vec<Claim> = (0..MANY)
+        .map(|at| claim(&keys, "ada", &format!("k{at}")))
+        .collect();
+    let started = join_all(claims.iter().map(|claim| claim.start(ran(), false))).await;
+    assert!(started.iter().all(Result::is_ok));
+    answer(&keys, "ada", "done", 300_000).await;
+    answer(&keys, "ada", "next", 300_000).await;
+    assert!(is_kept(&keys, "ada", "next").await);
+    assert!(!is_kept(&keys, "ada", "done").await, "it made room");
+
+    // Nor does a sweep take them, and all the rest it takes.
+    keys.remove_before(u64::MAX).await.expect("it is swept");
+    assert!(!is_kept(&keys, "ada", "next").await);
+    for claim in &claims {
+        assert!(claim.before().await.is_err(), "it is written down as begun");
+    }
+    drop(claims);
+    keys.remove_before(u64::MAX).await.expect("it is swept");
+    let left = keys.records.keys(None).await.expect("it is read").keys;
+    assert_eq!(left, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_removal_of_what_is_over_takes_nothing_that_began_since() {
+    let (keys, _dir) = keys(100_000);
+    let begun = claim(&keys, "ada", "k");
+    begun.start(ran(), false).await.expect("there is room");
+    let before = Place::of(begun.scope(), 1);
+    keys.remove(before).await.expect("it is not there");
+    let again = begun.before().await.expect_err("its call has begun");
+    assert_eq!(again.code, Code::IdempotencyUnanswered);
 }
