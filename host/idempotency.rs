@@ -157,7 +157,9 @@ impl Keys {
     async fn edit(
         &self,
         bytes: usize,
-        edits: impl Fn(&mut Edit<'_, '_>, &dyn Fn(&str) -> bool) -> Result<u64, StateError> + Send + 'static,
+        edits: impl Fn(&mut Edit<'_, '_>, &dyn Fn(&str) -> bool) -> Result<u64, StateError>
+        + Send
+        + 'static,
     ) -> Result<u64, StateError> {
         // Not all of `Keys`: the last one to have that closes the state, which its own thread must not.
         let under_way = self.under_way.clone();

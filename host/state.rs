@@ -287,7 +287,10 @@ impl Bucket {
         bytes: usize,
         edits: impl Fn(&mut Edit<'_, '_>) -> Result<u64, StateError> + Send + 'static,
     ) -> Result<u64, StateError> {
-        match self.write(bytes, Change::Edit(Edits(Box::new(edits)))).await? {
+        match self
+            .write(bytes, Change::Edit(Edits(Box::new(edits))))
+            .await?
+        {
             Done::Count(count) => Ok(count),
             _ => Err(closed()),
         }

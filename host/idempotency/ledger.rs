@@ -124,7 +124,11 @@ fn make_room(
     others.sort_by_key(|(_, used)| Reverse(*used));
     let others = others.iter().map(|(other, _)| (other.as_str(), share));
     let mut victims: Vec<(&str, u64)> = others.collect();
-    let at = if own + wanted > share { 0 } else { victims.len() };
+    let at = if own + wanted > share {
+        0
+    } else {
+        victims.len()
+    };
     victims.insert(at, (owner, 0));
     let mut evicted = 0;
     for (victim, least) in victims {
@@ -148,7 +152,11 @@ fn evict(
         edit.each(&index(owner), |entry, _| {
             let place = Place::parse(entry).filter(|place| is_free(&place.scope));
             oldest.extend(place);
-            if oldest.len() < PAGE { Continue(()) } else { Break(()) }
+            if oldest.len() < PAGE {
+                Continue(())
+            } else {
+                Break(())
+            }
         })?;
         if oldest.is_empty() {
             return Ok(evicted);
@@ -205,7 +213,9 @@ fn sums(edit: &mut Edit<'_, '_>) -> Result<Vec<(String, u64)>, StateError> {
     let mut sums = Vec::new();
     edit.each(SUMS, |key, value| {
         let owner = key.strip_prefix(SUMS).unwrap_or_default().to_owned();
-        let used = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+        let used = std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.parse().ok());
         sums.push((owner, used.unwrap_or_default()));
         Continue(())
     })?;

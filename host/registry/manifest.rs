@@ -40,7 +40,10 @@ impl Manifests {
                 .filter(|offered| snapshot.has(offered))
                 .map(AsRef::as_ref)
                 .collect();
-            for id in offered.iter().filter_map(|at| at.capability.spiffe_id.as_ref()) {
+            for id in offered
+                .iter()
+                .filter_map(|at| at.capability.spiffe_id.as_ref())
+            {
                 workers
                     .entry(id.to_string())
                     .or_insert_with(|| Manifest::of(worker, &offered));

@@ -197,7 +197,9 @@ impl Router {
         call: &Call,
         began: Instant,
     ) -> Result<Barred, Failure> {
-        let deadlines = candidates.iter().map(|at| call.deadline(&at.offered, began));
+        let deadlines = candidates
+            .iter()
+            .map(|at| call.deadline(&at.offered, began));
         let until = deadlines.max().unwrap_or(began);
         self.judge(candidates, Who::of(call), until).await
     }

@@ -14,9 +14,9 @@ use redb::{
 
 use super::hold::Hold;
 use super::writer::Job;
+use super::{MAX_VALUES, PAGE_KEYS, Page, StateError, closed, failed};
 pub use edit::Edit;
 pub(super) use edit::Edits;
-use super::{MAX_VALUES, PAGE_KEYS, Page, StateError, closed, failed};
 
 /// Buckets by name: number, and bytes of keys and values.
 const BUCKETS: TableDefinition<&str, (u32, u64)> = TableDefinition::new("buckets");

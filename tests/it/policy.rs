@@ -310,7 +310,11 @@ fn a_slow_policy_holds_up_no_call_past_its_deadline_and_no_other_caller() {
         let began = Instant::now();
         let ada = of(Some(ADA), call("misbehave:work", "{}"));
         router.invoke(ada).await.expect("she is not held up");
-        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
         for eve in eves {
             let refused = eve.await.expect("no panic").expect_err("there is no time");
             assert_eq!(refused.code, Code::Deadline, "{refused:?}");

@@ -123,7 +123,8 @@ impl Writing<'_> {
     fn number(&self, id: u32, key: &str) -> Result<u64, redb::Error> {
         let entry = self.entries.get((id, key))?;
         // A number is short.
-        let number = entry.and_then(|entry| std::str::from_utf8(entry.value().2).ok()?.parse().ok());
+        let number =
+            entry.and_then(|entry| std::str::from_utf8(entry.value().2).ok()?.parse().ok());
         Ok(number.unwrap_or_default())
     }
 
