@@ -1,12 +1,13 @@
-//! One call of a tool: arguments in, events on the way, a result or a failure out.
+//! One call of a tool, or of a resource that is a capability: arguments in, events on the way, a result or a
+//! failure out.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorData, JsonObject,
-    ProgressNotificationParam, ProgressToken, RequestMetaObject,
+    CallToolRequestParams, CallToolResponse, ErrorData, JsonObject, ProgressNotificationParam,
+    ProgressToken, RequestMetaObject, ResourceContents,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
@@ -25,7 +26,7 @@ use crate::router::{Answer, Call, EVENTS_BUFFERED, Once, Router};
 use crate::sandbox::{Event, Payload};
 use crate::worker::Offered;
 
-/// Runs the capability that the tool is. Ends it when the client cancels or is gone.
+/// Runs the capability that the tool is.
 pub(super) async fn call(
     router: &Arc<Router>,
     caller: Option<String>,
@@ -47,39 +48,29 @@ pub(super) async fn call(
     let offered = candidate.offered.clone();
     drop((shown, snapshot));
 
-    let http = context
-        .extensions
-        .get::<Parts>()
-        .map(|parts| &parts.extensions);
-    let id = http.and_then(|http| http.get::<RequestId>()).cloned();
-    let id = id.unwrap_or_else(RequestId::new).0;
-    let gone = http.and_then(|http| http.get::<Gone>()).cloned();
-    let once = key(&context.meta)?.map(|key| Once {
-        key,
-        body: http.and_then(|http| http.get::<Option<Arc<OwnedSemaphorePermit>>>().cloned()?),
-        turn: http.and_then(|http| http.get::<Arc<Turn>>().cloned()),
-    });
-    let mut running = Running {
-        router,
-        offered: &offered,
-        id: id.clone(),
-        caller,
-        peer: &context.peer,
-        progress: context.meta.get_progress_token().filter(|_| once.is_none()),
-        once,
-        started: Instant::now(),
-        unanswered: Unanswered(Some(id)),
+    let mut running = Running::of(router, &offered, caller, &context)?;
+    let arguments = request.arguments.unwrap_or_default();
+    let outcome = running.run_while_wanted(arguments, &context).await?;
+    let result = match outcome {
+        Ok(answer) => outcome::answered(&offered.capability, answer.payload, &running.id),
+        Err(failure) => outcome::failed(&failure, &running.id),
     };
-    tokio::select! {
-        answered = running.run(request.arguments.unwrap_or_default()) => Ok(answered.into()),
-        // Nobody gets these two answers.
-        () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
-        () = async {
-            match gone {
-                Some(Gone(gone)) => gone.cancelled().await,
-                None => std::future::pending().await,
-            }
-        } => Err(ErrorData::internal_error("the client is gone", None)),
+    Ok(result.into())
+}
+
+/// Runs a capability for who reads the resource that it is.
+pub(super) async fn read(
+    router: &Arc<Router>,
+    caller: Option<String>,
+    offered: &Offered,
+    input: JsonObject,
+    uri: String,
+    context: &RequestContext<RoleServer>,
+) -> Result<ResourceContents, ErrorData> {
+    let mut running = Running::of(router, offered, caller, context)?;
+    match running.run_while_wanted(input, context).await? {
+        Ok(answer) => Ok(outcome::contents(answer.payload, uri)),
+        Err(failure) => Err(outcome::error(failure)),
     }
 }
 
@@ -111,8 +102,57 @@ struct Running<'a> {
     unanswered: Unanswered,
 }
 
-impl Running<'_> {
-    async fn run(&mut self, arguments: JsonObject) -> CallToolResult {
+impl<'a> Running<'a> {
+    fn of(
+        router: &'a Arc<Router>,
+        offered: &'a Offered,
+        caller: Option<String>,
+        context: &'a RequestContext<RoleServer>,
+    ) -> Result<Self, ErrorData> {
+        let http = context.extensions.get::<Parts>();
+        let http = http.map(|parts| &parts.extensions);
+        let id = http.and_then(|http| http.get::<RequestId>()).cloned();
+        let id = id.unwrap_or_else(RequestId::new).0;
+        let once = key(&context.meta)?.map(|key| Once {
+            key,
+            body: http.and_then(|http| http.get::<Option<Arc<OwnedSemaphorePermit>>>().cloned()?),
+            turn: http.and_then(|http| http.get::<Arc<Turn>>().cloned()),
+        });
+        Ok(Self {
+            router,
+            offered,
+            id: id.clone(),
+            caller,
+            peer: &context.peer,
+            progress: context.meta.get_progress_token().filter(|_| once.is_none()),
+            once,
+            started: Instant::now(),
+            unanswered: Unanswered(Some(id)),
+        })
+    }
+
+    /// Ends it when the client cancels or is gone.
+    async fn run_while_wanted(
+        &mut self,
+        arguments: JsonObject,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Result<Answer, Failure>, ErrorData> {
+        let http = context.extensions.get::<Parts>();
+        let gone = http.and_then(|parts| parts.extensions.get::<Gone>());
+        tokio::select! {
+            outcome = self.run(arguments) => Ok(outcome),
+            // Nobody gets these two answers.
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
+            () = async {
+                match gone {
+                    Some(Gone(gone)) => gone.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            } => Err(ErrorData::internal_error("the client is gone", None)),
+        }
+    }
+
+    async fn run(&mut self, arguments: JsonObject) -> Result<Answer, Failure> {
         let capability = &self.offered.capability;
         let outcome = match tool::input(capability, arguments) {
             Ok((input, parameters)) => {
@@ -143,10 +183,7 @@ impl Running<'_> {
             ms,
             "tool called"
         );
-        match outcome {
-            Ok(answer) => outcome::answered(capability, answer.payload, &self.id),
-            Err(failure) => outcome::failed(&failure, &self.id),
-        }
+        outcome
     }
 
     fn call(&self, input: Payload, parameters: Vec<(String, String)>) -> Call {
