@@ -5,6 +5,7 @@
 //! when it is done. Workers, protocols and WebAssembly must not enter this room.
 
 mod key;
+mod ledger;
 mod record;
 
 use std::collections::BTreeMap;
@@ -15,16 +16,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::IdempotencySettings;
 use crate::error::{Code, Failure};
-use crate::state::{Bucket, State, StateError};
+use crate::state::{Bucket, Edit, State, StateError};
 
 pub use key::{Fingerprint, Key, Scope};
-pub use record::{Answered, Told};
+use ledger::{Place, SWEPT};
+pub use record::{Answered, Ran, Told};
 use record::{Ending, Record};
 
 /// What is past its time goes once in a while, while keys are used.
 const SWEEP: Duration = Duration::from_secs(60);
-/// Records that go together where room is wanted.
-const EVICTED: usize = 64;
+/// Bytes of what is written beside a record.
+const BESIDE: usize = 256;
+
+/// Calls that are under way, by scope.
+type UnderWay = Mutex<BTreeMap<String, Fingerprint>>;
 
 /// The keys of one host, in a directory of their own. Nothing is there until a key is used.
 #[derive(Debug)]
@@ -33,10 +38,8 @@ pub struct Keys {
     records: Bucket,
     ttl: Duration,
     max_answer: usize,
-    /// Calls that are under way, by scope.
-    under_way: Mutex<BTreeMap<Scope, Fingerprint>>,
-    /// The turn to throw out what is oldest.
-    eviction: tokio::sync::Mutex<()>,
+    /// For the thread that writes too.
+    under_way: Arc<UnderWay>,
     /// When the next sweep is due, in milliseconds since 1970.
     sweep: AtomicU64,
 }
@@ -52,12 +55,12 @@ pub struct Claim {
 }
 
 /// What is on the disk of a claim's call, and what it may have done.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Progress {
     /// When its key was first used, in milliseconds since 1970. `None`: nothing is on the disk.
     at: Option<u64>,
-    /// It is written down as started.
-    started: bool,
+    /// It is written down as started, by whom.
+    by: Option<Ran>,
     /// Whether to run it again does no harm.
     repeatable: bool,
 }
@@ -67,12 +70,11 @@ impl Keys {
     pub fn at(dir: PathBuf, settings: &IdempotencySettings) -> Arc<Self> {
         let state = Arc::new(State::at(dir));
         Arc::new(Self {
-            records: state.bucket("idempotency", Some(settings.max.get())),
+            records: state.bucket("calls", Some(settings.max.get())),
             state,
             ttl: settings.ttl,
             max_answer: usize::try_from(settings.max_answer.get()).unwrap_or(usize::MAX),
-            under_way: Mutex::default(),
-            eviction: tokio::sync::Mutex::default(),
+            under_way: Arc::default(),
             sweep: AtomicU64::new(0),
         })
     }
@@ -89,7 +91,7 @@ impl Keys {
         fingerprint: Fingerprint,
     ) -> Result<Claim, Failure> {
         let mut under_way = locked(&self.under_way);
-        match under_way.get(&scope) {
+        match under_way.get(scope.as_str()) {
             None => {}
             Some(first) if *first == fingerprint => {
                 let message = "the first call with this idempotency key is under way";
@@ -98,7 +100,7 @@ impl Keys {
             }
             Some(_) => return Err(mismatch()),
         }
-        under_way.insert(scope.clone(), fingerprint);
+        under_way.insert(scope.as_str().to_owned(), fingerprint);
         drop(under_way);
         Ok(Claim {
             keys: self.clone(),
@@ -139,60 +141,32 @@ impl Keys {
 
     async fn remove_before(&self, time: u64) -> Result<(), StateError> {
         loop {
-            let oldest = self.oldest(usize::MAX).await?;
-            let old = |entry: &String| record::time_of(entry).is_none_or(|at| at < time);
-            let old: Vec<String> = oldest.into_iter().filter(old).collect();
-            if old.is_empty() {
+            let swept = self.edit(0, move |edit, is_free| ledger::sweep(edit, time, is_free));
+            if swept.await? < SWEPT as u64 {
                 return Ok(());
             }
-            self.remove(&old).await?;
         }
     }
 
-    /// Entries of the index by time, those of calls under way not among them: the oldest first.
-    async fn oldest(&self, most: usize) -> Result<Vec<String>, StateError> {
-        let page = self.records.keys(Some(record::INDEX.to_owned())).await?;
-        let under_way = locked(&self.under_way);
-        let is_free = |entry: &String| {
-            record::scope_of(entry).is_none_or(|scope| !under_way.contains_key(scope))
+    async fn remove(&self, place: Place) -> Result<(), StateError> {
+        let removed = self.edit(0, move |edit, _| ledger::remove(edit, &place));
+        removed.await.map(drop)
+    }
+
+    /// One transaction, which can ask whether the call of a scope is under way, and so not to be touched.
+    async fn edit(
+        &self,
+        bytes: usize,
+        edits: impl Fn(&mut Edit<'_, '_>, &dyn Fn(&str) -> bool) -> Result<u64, StateError>
+        + Send
+        + 'static,
+    ) -> Result<u64, StateError> {
+        // Not all of `Keys`: the last one to have that closes the state, which its own thread must not.
+        let under_way = self.under_way.clone();
+        let edits = move |edit: &mut Edit<'_, '_>| {
+            edits(edit, &|scope| !locked(&under_way).contains_key(scope))
         };
-        let mut entries: Vec<String> = page.keys.into_iter().filter(is_free).collect();
-        entries.truncate(most);
-        Ok(entries)
-    }
-
-    /// Removes records by their entries in the index.
-    async fn remove(&self, entries: &[String]) -> Result<(), StateError> {
-        let records = entries
-            .iter()
-            .filter_map(|entry| Some(record::name(record::scope_of(entry)?)));
-        let names = entries.iter().cloned().chain(records).collect();
-        self.records.delete_many(names).await
-    }
-
-    /// Writes, and where there is no room throws out what is oldest first.
-    async fn write(&self, entries: Vec<(String, Vec<u8>)>) -> Result<(), StateError> {
-        match self.records.set_many(entries.clone()).await {
-            Err(StateError::Quota) => {}
-            done => return done,
-        }
-        // One at a time: each frees more than one record needs, and the others find it.
-        let _turn = self.eviction.lock().await;
-        loop {
-            match self.records.set_many(entries.clone()).await {
-                Err(StateError::Quota) => {}
-                done => return done,
-            }
-            let oldest = self.oldest(EVICTED).await?;
-            if oldest.is_empty() {
-                return Err(StateError::Quota);
-            }
-            tracing::debug!(
-                records = oldest.len(),
-                "the oldest idempotency keys make room"
-            );
-            self.remove(&oldest).await?;
-        }
+        self.records.edit(bytes + BESIDE, edits).await
     }
 }
 
@@ -207,14 +181,14 @@ impl Claim {
         &self.scope
     }
 
-    /// What was answered before, if the key was used.
+    /// What was answered before, if the key was used, and who ran it.
     ///
     /// # Errors
     ///
     /// The key is another call's, or what became of its call cannot be told.
-    pub async fn before(&self) -> Result<Option<Told>, Failure> {
+    pub async fn before(&self) -> Result<Option<(Told, Ran)>, Failure> {
         self.keys.sweep();
-        let name = record::name(self.scope.as_str());
+        let name = ledger::record(self.scope.as_str());
         let Some(bytes) = self.keys.records.get(name).await.map_err(closed)? else {
             return Ok(None);
         };
@@ -222,8 +196,8 @@ impl Claim {
             return Err(unanswered("its record cannot be read").with_cause("a broken record"));
         };
         if now() >= record.at.saturating_add(millis(self.keys.ttl)) {
-            let entry = record::entry(record.at, &self.scope);
-            self.keys.remove(&[entry]).await.map_err(closed)?;
+            let place = Place::of(&self.scope, record.at);
+            self.keys.remove(place).await.map_err(closed)?;
             return Ok(None);
         }
         if record.fingerprint != self.fingerprint.to_string() {
@@ -241,27 +215,23 @@ impl Claim {
             Ending::TooLarge => Err(unanswered(
                 "the call was answered once; the answer was too large to be kept",
             )),
-            Ending::Told(told) => Ok(Some(told.with(body))),
+            Ending::Told(told) => Ok(Some((told.with(body), record.by))),
         }
     }
 
-    /// Writes down that the call runs from now on. `repeatable` says that it leaves nothing behind but
+    /// Writes down who runs the call from now on. `repeatable` says that it leaves nothing behind but
     /// its answer.
     ///
     /// # Errors
     ///
     /// It could not be written down; then it must not run.
-    pub async fn start(&self, repeatable: bool) -> Result<(), Failure> {
-        let before = *self.progress();
-        let at = before.at.unwrap_or_else(now);
-        let entries = vec![
-            self.record(at, Ending::Started { repeatable }, &[]),
-            (record::entry(at, &self.scope), Vec::new()),
-        ];
-        self.keys.write(entries).await.map_err(closed)?;
+    pub async fn start(&self, by: Ran, repeatable: bool) -> Result<(), Failure> {
+        let at = self.progress().at.unwrap_or_else(now);
+        let started = Ending::Started { repeatable };
+        self.write(at, &by, started, &[]).await.map_err(closed)?;
         *self.progress() = Progress {
             at: Some(at),
-            started: true,
+            by: Some(by),
             repeatable,
         };
         Ok(())
@@ -278,38 +248,53 @@ impl Claim {
     ///
     /// It could not be written down; then it must not be told.
     pub async fn end(&self, told: &Told) -> Result<(), Failure> {
-        let Progress { at, repeatable, .. } = *self.progress();
-        let Some(at) = at.filter(|_| self.progress().started) else {
+        let Progress { at, by, repeatable } = self.progress().clone();
+        let (Some(at), Some(by)) = (at, by) else {
             return Ok(());
         };
         if repeatable && told.is_not_now() {
-            let entry = record::entry(at, &self.scope);
+            let place = Place::of(&self.scope, at);
             // Where that fails, it stands as started and repeatable, which says the same.
-            if let Err(error) = self.keys.remove(&[entry]).await {
+            if let Err(error) = self.keys.remove(place).await {
                 tracing::warn!("an idempotency key that may be used again is still there: {error}");
             }
             return Ok(());
         }
         let body = told.body();
-        let entry = if body.len() > self.keys.max_answer {
-            self.record(at, Ending::TooLarge, &[])
-        } else {
-            self.record(at, Ending::Told(told.head()), body)
-        };
-        let written = self.keys.write(vec![entry]).await;
+        let mut written = Err(StateError::Quota);
+        if body.len() <= self.keys.max_answer {
+            written = self.write(at, &by, Ending::Told(told.head()), body).await;
+        }
+        if written == Err(StateError::Quota) {
+            written = self.write(at, &by, Ending::TooLarge, &[]).await;
+        }
         written.map_err(|error| {
             unanswered("the call ended; its answer could not be kept").with_cause(error)
         })
     }
 
-    fn record(&self, at: u64, ending: Ending, body: &[u8]) -> (String, Vec<u8>) {
-        let fingerprint = self.fingerprint.to_string();
+    async fn write(
+        &self,
+        at: u64,
+        by: &Ran,
+        ending: Ending,
+        body: &[u8],
+    ) -> Result<(), StateError> {
         let record = Record {
             at,
-            fingerprint,
+            fingerprint: self.fingerprint.to_string(),
+            by: by.clone(),
             ending,
         };
-        (record::name(self.scope.as_str()), record.write(body))
+        let (place, bytes) = (Place::of(&self.scope, at), record.write(body));
+        let written = self.keys.edit(bytes.len(), move |edit, is_free| {
+            ledger::write(edit, &place, &bytes, is_free)
+        });
+        match written.await? {
+            0 => {}
+            records => tracing::debug!(records, "the oldest idempotency keys make room"),
+        }
+        Ok(())
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -319,7 +304,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        locked(&self.keys.under_way).remove(&self.scope);
+        locked(&self.keys.under_way).remove(self.scope.as_str());
     }
 }
 
@@ -352,3 +337,6 @@ fn now() -> u64 {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -45,7 +45,7 @@ pub struct Registry {
     rules: Arc<Rules>,
     /// The turn to change what is remote.
     turn: tokio::sync::Mutex<()>,
-    /// Tells that there is another snapshot.
+    /// Tells that there is another snapshot or policy.
     changed: tokio::sync::watch::Sender<()>,
 }
 
@@ -118,7 +118,7 @@ impl Registry {
         &self.rules
     }
 
-    /// Sees each change of the snapshot from now on; of several in a row perhaps only the last.
+    /// Sees each change of the snapshot and of the policy from now on; of several in a row perhaps only the last.
     pub fn changes(&self) -> tokio::sync::watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -202,14 +202,17 @@ impl Registry {
     }
 
     async fn look(&self, look: Look) -> io::Result<Changes> {
-        match &self.directory {
-            Some(directory) => {
-                directory
-                    .look(look, |local| self.replace_local(local))
-                    .await
-            }
-            None => Ok(Changes::default()),
+        let Some(directory) = &self.directory else {
+            return Ok(Changes::default());
+        };
+        let before = self.rules.current().number();
+        let looked = directory.look(look, |local| self.replace_local(local));
+        let looked = looked.await;
+        // Other callers may call other things now, though all workers may be the same.
+        if self.rules.current().number() != before {
+            self.changed.send_replace(());
         }
+        looked
     }
 
     /// What the directory of components gives from now on.

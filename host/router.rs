@@ -35,7 +35,7 @@ pub use pick::Question;
 use crate::admission::{Admission, Permit};
 use crate::engine;
 use crate::error::{Code, Failure};
-use crate::idempotency::{Claim, Keys};
+use crate::idempotency::{Claim, Keys, Ran};
 use crate::limits::Usage;
 use crate::registry::{Candidate, Provider, Registry};
 use crate::remote::Unanswered;
@@ -344,7 +344,8 @@ impl Router {
             claim,
         } = admitted;
         if let Some(claim) = claim {
-            claim.start(worker.leaves_nothing()).await?;
+            let by = ran(worker.id(), offered);
+            claim.start(by, worker.leaves_nothing()).await?;
         }
         let origin = call.origin().map(str::to_owned);
         let peers = worker.calls_peers().then(|| {
@@ -521,6 +522,14 @@ fn late(_: Elapsed) -> Failure {
         Code::Deadline,
         "the deadline passed while a body was being checked",
     )
+}
+
+/// Who runs a call with a key.
+fn ran(worker_id: &str, offered: &Offered) -> Ran {
+    Ran {
+        worker_id: worker_id.to_owned(),
+        capability: offered.id.to_string(),
+    }
 }
 
 /// The context that a worker is given beside its request.

@@ -7,6 +7,7 @@
 mod rego;
 mod source;
 mod suite;
+mod turns;
 mod verdicts;
 
 use std::path::{Path, PathBuf};
@@ -16,13 +17,14 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
-use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout_at;
 
 use rego::Policy;
 pub use rego::{INVOKE, Judgement, LOAD, Package};
 use source::{Files, Stamp};
 pub use suite::{Suite, Tested};
+use turns::Turns;
 pub use verdicts::{Asking, Denial, Verdicts};
 
 /// Time for one call's questions together, on a thread of their own.
@@ -31,8 +33,6 @@ const INVOKE_TIME: Duration = Duration::from_millis(100);
 const LOAD_TIME: Duration = Duration::from_secs(2);
 /// What a built-in function, which is not interrupted, gets beyond that before it is no longer waited for.
 const GRACE: Duration = Duration::from_millis(400);
-/// Calls that ask at once: what is known already asks nobody.
-const TURNS: usize = 4;
 /// How long a file must have been still before it counts: who copies or saves is done by then.
 const SETTLE: Duration = Duration::from_millis(200);
 
@@ -51,8 +51,13 @@ pub struct Rules {
     current: ArcSwap<Revision>,
     /// What was looked at last, good or bad.
     seen: Mutex<Stamp>,
-    turns: Arc<Semaphore>,
+    /// Of those who ask: what is known already asks nobody.
+    turns: Turns,
 }
+
+/// The time was over before there was an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late;
 
 /// One state of all files, compiled.
 pub struct Revision {
@@ -83,7 +88,7 @@ impl Default for Rules {
             dir: None,
             current: ArcSwap::from_pointee(Revision::built_in()),
             seen: Mutex::default(),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Turns::default(),
         }
     }
 }
@@ -103,7 +108,7 @@ impl Rules {
             dir: Some(dir.to_owned()),
             current: ArcSwap::from_pointee(Revision::of(&files)?),
             seen: Mutex::new(stamp),
-            turns: Arc::new(Semaphore::new(TURNS)),
+            turns: Turns::default(),
         })
     }
 
@@ -162,13 +167,28 @@ impl Rules {
         Looked::Broken(error)
     }
 
-    /// Judges calls, all of them within one bound, on a thread where that may take its time.
-    pub async fn invoke(&self, inputs: Vec<Value>) -> (u64, Vec<Judgement>) {
+    /// Judges calls that one caller (`who`) began, all of them within one bound, on a thread where that may take
+    /// its time.
+    ///
+    /// # Errors
+    ///
+    /// It was not done until then.
+    pub async fn invoke(
+        &self,
+        inputs: Vec<Value>,
+        who: Option<&str>,
+        until: Instant,
+    ) -> Result<(u64, Vec<Judgement>), Late> {
+        let judged = self.judge(inputs, who);
+        timeout_at(until.into(), judged).await.map_err(|_| Late)
+    }
+
+    async fn judge(&self, inputs: Vec<Value>, who: Option<&str>) -> (u64, Vec<Judgement>) {
+        // It goes along: a thread that hangs keeps it.
+        let turn = self.turns.take(who).await;
         let revision = self.current();
         let number = revision.number;
         let count = inputs.len();
-        // The semaphore is never closed. The turn goes along: a thread that hangs keeps it.
-        let turn = self.turns.clone().acquire_owned().await;
         let judging = spawn_blocking(move || {
             let _turn = turn;
             let until = Instant::now() + INVOKE_TIME;

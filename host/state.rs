@@ -17,7 +17,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
 
 use hold::Hold;
-use store::{Change, Done, Reader, Store};
+pub use store::Edit;
+use store::{Change, Done, Edits, Reader, Store};
 use writer::{Job, Writer};
 
 /// The longest key, in bytes.
@@ -274,6 +275,23 @@ impl Bucket {
         check(&key)?;
         match self.write(key.len(), Change::Increment(key, delta)).await? {
             Done::Number(sum) => Ok(sum),
+            _ => Err(closed()),
+        }
+    }
+
+    /// Makes several changes as one, by what is there when they are made: `edits` runs on the thread that writes,
+    /// so it is brief, and what it changed is on the disk when this returns. `bytes` is how much it carries.
+    /// Answers what it counts.
+    pub async fn edit(
+        &self,
+        bytes: usize,
+        edits: impl Fn(&mut Edit<'_, '_>) -> Result<u64, StateError> + Send + 'static,
+    ) -> Result<u64, StateError> {
+        match self
+            .write(bytes, Change::Edit(Edits(Box::new(edits))))
+            .await?
+        {
+            Done::Count(count) => Ok(count),
             _ => Err(closed()),
         }
     }

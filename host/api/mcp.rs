@@ -6,6 +6,8 @@
 mod call;
 mod document;
 mod outcome;
+mod resource;
+mod seen;
 mod server;
 mod sessions;
 mod tool;

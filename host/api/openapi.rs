@@ -1,18 +1,19 @@
 //! `GET /openapi.json`: this host's interface as an OpenAPI 3.1 document, with a path for each capability that
-//! it offers now; and `GET /docs`, the page that shows it, out of this binary.
+//! its caller may call now; and `GET /docs`, the page that shows it, out of this binary.
 //!
 //! What is the same on every host stands in `openapi/base.json`; what capabilities add is made here.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde_json::{Map, Value, json};
 use utoipa_swagger_ui::Config;
 
+use super::caller;
 use super::problem::{self, Refusal};
 use super::routes::Shared;
 use crate::capability::{Capability, Example, MediaType};
@@ -39,8 +40,12 @@ static PAGE: LazyLock<Arc<Config<'static>>> = LazyLock::new(|| {
     Arc::new(config.try_it_out_enabled(true))
 });
 
-pub(super) async fn document(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
-    let snapshot = shared.router.registry().snapshot();
+pub(super) async fn document(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let caller = caller::id(request.extensions());
+    let snapshot = shared.router.shown(caller.as_deref()).await?;
     let document = of(&snapshot).map_err(Failure::internal)?;
     Ok(axum::Json(document).into_response())
 }

@@ -21,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 use tracing::Level;
 
-use super::caller::Credentials;
+use super::caller::{self, Credentials};
 use super::door::Door;
 use super::problem::{self, Refusal};
 use super::{
@@ -293,10 +293,11 @@ async fn method_not_allowed(method: Method, uri: Uri) -> Refusal {
 
 async fn list_capabilities(
     State(shared): State<Arc<Shared>>,
-    uri: Uri,
+    request: Request,
 ) -> Result<Response, Refusal> {
-    let Query(filter) = Query::<Filter>::try_from_uri(&uri).map_err(bad_query)?;
-    let snapshot = shared.router.registry().snapshot();
+    let Query(filter) = Query::<Filter>::try_from_uri(request.uri()).map_err(bad_query)?;
+    let caller = caller::id(request.extensions());
+    let snapshot = shared.router.shown(caller.as_deref()).await?;
     let capabilities = snapshot.capabilities(&filter, &shared.url);
     Ok(Json(json!({ "capabilities": capabilities })).into_response())
 }
@@ -305,8 +306,13 @@ async fn list_workers(State(shared): State<Arc<Shared>>) -> Response {
     Json(workers::view(&shared.router)).into_response()
 }
 
-async fn list_manifests(State(shared): State<Arc<Shared>>) -> Response {
-    Json(Manifests::of(&shared.router.registry().snapshot())).into_response()
+async fn list_manifests(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+) -> Result<Response, Refusal> {
+    let caller = caller::id(request.extensions());
+    let snapshot = shared.router.shown(caller.as_deref()).await?;
+    Ok(Json(Manifests::of(&snapshot)).into_response())
 }
 
 async fn ready(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {

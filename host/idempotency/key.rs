@@ -1,6 +1,5 @@
 //! What a caller sends as its key, whose it is, and which call it stands for.
 
-use std::borrow::Borrow;
 use std::fmt;
 
 /// The longest key, in bytes.
@@ -60,29 +59,42 @@ fn unquote(rest: &str) -> Result<String, &'static str> {
     }
 }
 
-/// Within what a key is one: its caller and what it calls. A digest, as text.
+/// Digits that tell callers apart.
+const OWNER: usize = 16;
+
+/// Within what a key is one: its caller and what it calls. Digests, as text.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Scope(String);
+pub struct Scope {
+    whole: String,
+    owner: String,
+}
 
 impl Scope {
     /// The scope of a key. Callers that the host does not know are one caller.
     pub fn new(caller: Option<&str>, verb: &str, name: Option<&str>, key: &Key) -> Self {
-        let mut digest = blake3::Hasher::new();
-        for part in [caller, Some(verb), name, Some(key.as_str())] {
-            take(&mut digest, part.map(str::as_bytes));
+        let digest = |parts: &[Option<&str>]| {
+            let mut digest = blake3::Hasher::new();
+            for part in parts {
+                take(&mut digest, part.map(str::as_bytes));
+            }
+            digest.finalize().to_hex()
+        };
+        let mut owner = digest(&[caller]).to_string();
+        owner.truncate(OWNER);
+        Self {
+            whole: digest(&[caller, Some(verb), name, Some(key.as_str())]).to_string(),
+            owner,
         }
-        Self(digest.finalize().to_hex().to_string())
     }
 
-    /// 64 hexadecimal digits.
+    /// 64 hexadecimal digits, which tell nobody whose key it is.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.whole
     }
-}
 
-impl Borrow<str> for Scope {
-    fn borrow(&self) -> &str {
-        &self.0
+    /// 16 hexadecimal digits, which all keys of a caller share.
+    pub(super) fn owner(&self) -> &str {
+        &self.owner
     }
 }
 
@@ -160,7 +172,9 @@ mod tests {
             Scope::new(None, "greetx", Some(""), &key),
             Scope::new(None, "greet", Some("x"), &Key::parse("l").unwrap()),
         ];
-        let distinct: std::collections::BTreeSet<_> = scopes.iter().collect();
+        let distinct: std::collections::BTreeSet<_> = scopes.iter().map(Scope::as_str).collect();
         assert_eq!(distinct.len(), scopes.len());
+        let owners: std::collections::BTreeSet<_> = scopes.iter().map(Scope::owner).collect();
+        assert_eq!(owners.len(), 3);
     }
 }

@@ -5,11 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Scope;
 use crate::error::{Code, Failure, Fault};
-
-/// Where the index by time begins: after every record, and ordered by when a key was first used.
-pub(super) const INDEX: &str = "t/";
 
 /// What a caller was told.
 #[derive(Clone, Debug)]
@@ -76,12 +72,23 @@ impl Told {
     }
 }
 
+/// Who ran a call: by this, whether its answer may be told again is judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ran {
+    /// The worker.
+    pub worker_id: String,
+    /// Its capability: `verb:name`.
+    pub capability: String,
+}
+
 /// One key's call.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     /// When the key was first used, in milliseconds since 1970.
     pub at: u64,
     pub fingerprint: String,
+    /// Who ran it, or was to.
+    pub by: Ran,
     pub ending: Ending,
 }
 
@@ -164,25 +171,4 @@ impl Head {
             }
         }
     }
-}
-
-/// The name of a scope's record.
-pub(super) fn name(scope: &str) -> String {
-    format!("k/{scope}")
-}
-
-/// Its entry in the index by time.
-pub(super) fn entry(at: u64, scope: &Scope) -> String {
-    format!("{INDEX}{at:016x}/{}", scope.as_str())
-}
-
-/// When the key of an entry was first used. `None`: it is no entry.
-pub(super) fn time_of(entry: &str) -> Option<u64> {
-    let (time, _) = entry.strip_prefix(INDEX)?.split_once('/')?;
-    u64::from_str_radix(time, 16).ok()
-}
-
-/// The scope of an entry.
-pub(super) fn scope_of(entry: &str) -> Option<&str> {
-    Some(entry.strip_prefix(INDEX)?.split_once('/')?.1)
 }

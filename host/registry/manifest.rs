@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::Serialize;
 
 use super::Snapshot;
-use crate::worker::Worker;
+use crate::worker::{Offered, Worker};
 
 /// The manifests of all workers that have an identity, by SPIFFE id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -31,16 +31,22 @@ pub struct Manifest {
 }
 
 impl Manifests {
-    /// The manifests of what serves. A worker without a SPIFFE id has none: there is nothing to know it by.
+    /// The manifests of what is offered. A worker without a SPIFFE id has none: there is nothing to know it by.
     pub fn of(snapshot: &Snapshot) -> Self {
         let mut workers = BTreeMap::new();
         for worker in snapshot.workers() {
-            for offered in worker.offered() {
-                if let Some(id) = &offered.capability.spiffe_id {
-                    workers
-                        .entry(id.to_string())
-                        .or_insert_with(|| Manifest::of(worker));
-                }
+            let offered = worker.offered().iter();
+            let offered: Vec<&Offered> = offered
+                .filter(|offered| snapshot.has(offered))
+                .map(AsRef::as_ref)
+                .collect();
+            for id in offered
+                .iter()
+                .filter_map(|at| at.capability.spiffe_id.as_ref())
+            {
+                workers
+                    .entry(id.to_string())
+                    .or_insert_with(|| Manifest::of(worker, &offered));
             }
         }
         Self { workers }
@@ -48,9 +54,9 @@ impl Manifests {
 }
 
 impl Manifest {
-    fn of(worker: &Worker) -> Self {
+    fn of(worker: &Worker, offered: &[&Offered]) -> Self {
         let mut required: Vec<String> = Vec::new();
-        for offered in worker.offered() {
+        for offered in offered {
             for entry in offered.capability.required_capabilities.iter().flatten() {
                 let entry = entry.to_string();
                 if !required.contains(&entry) {

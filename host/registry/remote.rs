@@ -143,6 +143,7 @@ impl Snapshot {
         let remotes = self.remote.remotes.iter();
         let asked_for = remotes.filter(|remote| filter.matches(&remote.offered().capability));
         asked_for
+            .filter(|remote| self.has(remote.offered()))
             .map(|remote| {
                 View::new(
                     &remote.offered().capability,

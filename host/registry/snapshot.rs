@@ -96,22 +96,38 @@ impl Snapshot {
             provider: Provider::Remote(remote.clone()),
             offered: remote.offered().clone(),
         });
-        let mut verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>> = HashMap::new();
-        for candidate in here.chain(elsewhere) {
-            let capability = &candidate.offered.capability;
-            let names = verbs.entry(capability.verb.to_string()).or_default();
-            names
-                .entry(capability.name.to_string())
-                .or_default()
-                .push(candidate);
-        }
         Self {
-            verbs,
+            verbs: by_verb(here.chain(elsewhere)),
             workers,
             refused,
             starting: local.starting.clone(),
             remote,
         }
+    }
+
+    /// Of all that is offered no more than these, for those who may call no other.
+    #[must_use]
+    pub fn only(&self, candidates: Vec<Candidate>) -> Self {
+        Self {
+            verbs: by_verb(candidates),
+            workers: self.workers.clone(),
+            remote: Joined {
+                remotes: self.remote.remotes.clone(),
+                ..Joined::default()
+            },
+            ..Self::default()
+        }
+    }
+
+    /// Whether this is among what is offered.
+    pub(super) fn has(&self, offered: &Arc<Offered>) -> bool {
+        let capability = &offered.capability;
+        let names = self.names(capability.verb.as_str());
+        let mut candidates = names
+            .and_then(|names| names.get(capability.name.as_str()))
+            .into_iter()
+            .flatten();
+        candidates.any(|candidate| Arc::ptr_eq(&candidate.offered, offered))
     }
 
     /// What of it the directory of components gives.
@@ -149,7 +165,7 @@ impl Snapshot {
                     .iter()
                     .map(move |offered| (worker, offered))
             })
-            .filter(|(_, offered)| filter.matches(&offered.capability))
+            .filter(|(_, offered)| filter.matches(&offered.capability) && self.has(offered))
             .map(|(worker, offered)| View::new(&offered.capability, url, worker.load_score()))
             .chain(self.remote_capabilities(filter))
             .collect()
@@ -170,4 +186,19 @@ impl Snapshot {
     pub fn refused(&self) -> &[Refused] {
         &self.refused
     }
+}
+
+fn by_verb(
+    candidates: impl IntoIterator<Item = Candidate>,
+) -> HashMap<String, BTreeMap<String, Vec<Candidate>>> {
+    let mut verbs: HashMap<String, BTreeMap<String, Vec<Candidate>>> = HashMap::new();
+    for candidate in candidates {
+        let capability = &candidate.offered.capability;
+        let names = verbs.entry(capability.verb.to_string()).or_default();
+        names
+            .entry(capability.name.to_string())
+            .or_default()
+            .push(candidate);
+    }
+    verbs
 }

@@ -54,7 +54,7 @@ impl Router {
         call: &Call,
         began: Instant,
     ) -> Result<(), Failure> {
-        let offered = &self.pick(candidates, call).await?.offered;
+        let offered = &self.pick(candidates, call, began).await?.offered;
         let checked = check::input(&self.shared.checks, offered, &call.input, &call.parameters);
         timeout_at(call.deadline(offered, began).into(), checked)
             .await

@@ -1,15 +1,18 @@
 //! What the policy says of a call: of each candidate, by what is known already or by asking now.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::facts::{Facts, facts};
 use super::{Call, Router};
 use crate::error::{Code, Failure};
-use crate::registry::{Candidate, Provider};
-use crate::rules::{Asking, Denial};
-use std::time::Instant;
+use crate::registry::{Candidate, Provider, Snapshot};
+use crate::rules::{Asking, Denial, Late};
+
+/// How long questions may take that no call with a deadline asks: lists, explanations.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Candidates that the caller may not call, by their places, and why.
 #[derive(Default)]
@@ -34,10 +37,19 @@ impl Barred {
 
 impl Router {
     /// Judges all candidates of a call. What was judged before costs a look into a table.
-    pub(super) async fn judge(&self, candidates: &[Candidate], who: Who<'_>) -> Barred {
+    ///
+    /// # Errors
+    ///
+    /// `deadline`: it was not done until then.
+    pub(super) async fn judge(
+        &self,
+        candidates: &[Candidate],
+        who: Who<'_>,
+        until: Instant,
+    ) -> Result<Barred, Failure> {
         let rules = self.registry().rules();
         let Some(revision) = rules.revision() else {
-            return Barred::default();
+            return Ok(Barred::default());
         };
         let asking = who.asks(revision);
         let hash = asking.hash();
@@ -50,14 +62,19 @@ impl Router {
             }
         }
         if unknown.is_empty() {
-            return barred;
+            return Ok(barred);
         }
         let unknown: Vec<(usize, &Candidate)> = unknown
             .into_iter()
             .filter_map(|number| Some((number, candidates.get(number)?)))
             .collect();
         let inputs = unknown.iter().map(|(_, at)| input(&who, at)).collect();
-        let (revision, judged) = rules.invoke(inputs).await;
+        // Calls that a worker makes are its caller's.
+        let judged = rules.invoke(inputs, who.origin, until).await;
+        let (revision, judged) = judged.map_err(|Late| {
+            let message = "the deadline passed before the policy had judged the call";
+            Failure::new(Code::Deadline, message)
+        })?;
         // Another may have come to hold meanwhile.
         let asking = who.asks(revision);
         let hash = asking.hash();
@@ -65,7 +82,57 @@ impl Router {
             let denied = candidate.offered.verdicts.put(&asking, hash, &judgement);
             barred.0.extend(denied.map(|denial| (number, denial)));
         }
-        barred
+        Ok(barred)
+    }
+
+    /// What is offered now, as far as a caller may call it. Whom the host does not know is shown everything.
+    ///
+    /// # Errors
+    ///
+    /// `deadline`: the policy has more to judge than there is time.
+    pub async fn shown(&self, caller: Option<&str>) -> Result<Arc<Snapshot>, Failure> {
+        let until = Instant::now() + PATIENCE;
+        let snapshot = self.registry().snapshot();
+        let mut shown = Vec::new();
+        let mut offered = 0;
+        for candidates in snapshot.offers() {
+            offered += candidates.len();
+            shown.extend(self.callable_by(candidates, caller, until).await?);
+        }
+        if shown.len() == offered {
+            return Ok(snapshot);
+        }
+        Ok(Arc::new(snapshot.only(shown)))
+    }
+
+    /// Of those who offer a capability the ones that a caller may call.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Router::shown`].
+    pub async fn callable(
+        &self,
+        candidates: &[Candidate],
+        caller: Option<&str>,
+    ) -> Result<Vec<Candidate>, Failure> {
+        let until = Instant::now() + PATIENCE;
+        self.callable_by(candidates, caller, until).await
+    }
+
+    async fn callable_by(
+        &self,
+        candidates: &[Candidate],
+        caller: Option<&str>,
+        until: Instant,
+    ) -> Result<Vec<Candidate>, Failure> {
+        if caller.is_none() {
+            return Ok(candidates.to_vec());
+        }
+        let who = Who::first(caller);
+        let barred = self.judge(candidates, who, until).await?;
+        let numbered = candidates.iter().enumerate();
+        let callable = numbered.filter(|(number, _)| barred.denial(*number).is_none());
+        Ok(callable.map(|(_, candidate)| candidate.clone()).collect())
     }
 }
 
@@ -81,6 +148,15 @@ pub struct Who<'a> {
 }
 
 impl<'a> Who<'a> {
+    /// Who begins a chain of calls.
+    pub(super) fn first(caller: Option<&'a str>) -> Self {
+        Self {
+            caller,
+            origin: caller,
+            depth: 0,
+        }
+    }
+
     pub(super) fn of(call: &'a Call) -> Self {
         Self {
             caller: call.caller.as_deref(),

@@ -1,7 +1,7 @@
 //! A call with its caller's key: it runs once, to its end, and its answer is kept before it is told.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -35,7 +35,8 @@ impl Router {
             let message = "this host keeps no idempotency keys; leave the key out";
             return Err(Failure::new(Code::InvalidRequest, message));
         };
-        let permitted = self.permit(&call).await;
+        let began = Instant::now();
+        let permitted = self.permit(&call, began).await;
         permitted.inspect_err(|failure| audit(&call, failure))?;
         let scope = Scope::new(
             call.caller.as_deref(),
@@ -51,7 +52,11 @@ impl Router {
             let request_id = call.request_id.clone();
             let events = call.events.take().map(|caller| relay(&mut call, caller));
             let answered = match claim.before().await? {
-                Some(told) => return replay(told),
+                Some((told, by)) => {
+                    let permitted = router.permit_again(&call, began, &by).await;
+                    permitted.inspect_err(|failure| audit(&call, failure))?;
+                    return replay(told);
+                }
                 None => router.route(call, Some(&claim)).await,
             };
             keep(&claim, &answered, request_id).await?;

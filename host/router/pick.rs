@@ -9,10 +9,11 @@ use semver::VersionReq;
 use super::choose::{self, Ask, Criterion, Decision, choose};
 use super::explain::{Explanation, explain};
 use super::facts::Facts;
-use super::judge::{Barred, Who, audit, denied};
+use super::judge::{Barred, PATIENCE, Who, audit, denied};
 use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::capability::Capability;
 use crate::error::{Code, Failure};
+use crate::idempotency::Ran;
 use crate::registry::{Candidate, Provider, Snapshot};
 use crate::worker::{Health, Offered, Starting};
 
@@ -37,17 +38,6 @@ pub struct Question {
     pub caller: Option<String>,
 }
 
-impl Question {
-    fn who(&self) -> Who<'_> {
-        let caller = self.caller.as_deref();
-        Who {
-            caller,
-            origin: caller,
-            depth: 0,
-        }
-    }
-}
-
 /// Whom a call goes to.
 pub(super) struct Chosen {
     pub candidate: Candidate,
@@ -61,7 +51,7 @@ impl Router {
     ///
     /// # Errors
     ///
-    /// `unknown-capability`: there is no such verb or name.
+    /// `unknown-capability`: there is no such verb or name. `deadline`: the policy has more to judge than there is time.
     pub async fn explain(&self, question: &Question) -> Result<Vec<Explanation>, Failure> {
         let Question { verb, name, .. } = question;
         let snapshot = self.registry().snapshot();
@@ -73,10 +63,12 @@ impl Router {
             max_cost: question.max_cost,
             patience: question.patience,
         };
+        let until = Instant::now() + PATIENCE;
         let mut explained = Vec::new();
         for (key, candidates) in names {
             if name.as_ref().is_none_or(|name| name == key) {
-                let barred = self.judge(candidates, question.who()).await;
+                let who = Who::first(question.caller.as_deref());
+                let barred = self.judge(candidates, who, until).await?;
                 let facts = gather(candidates, &barred, |_| true);
                 let decision = choose(&facts, &ask, self.seed());
                 explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
@@ -126,7 +118,7 @@ impl Router {
             }
         };
         let ask = call.ask();
-        let barred = self.judge(candidates, Who::of(call)).await;
+        let barred = self.judge_call(candidates, call, began).await?;
         let facts = gather(candidates, &barred, remaining(candidates, call, tried));
         let decision = choose(&facts, &ask, self.seed());
         let found = winner(&facts, candidates, &barred, decision, call);
@@ -143,16 +135,15 @@ impl Router {
         })
     }
 
-    /// Whether the policy lets the call be made of anyone: an answer that was given before is not told to who
-    /// may no longer ask.
-    pub(super) async fn permit(&self, call: &Call) -> Result<(), Failure> {
+    /// Whether the policy lets the call be made of anyone: whom it does not is told nothing of their keys.
+    pub(super) async fn permit(&self, call: &Call, began: Instant) -> Result<(), Failure> {
         let snapshot = self.registry().snapshot();
         let mut refusal = None;
         for (name, candidates) in snapshot.names(&call.verb).into_iter().flatten() {
             if call.name.as_ref().is_some_and(|wanted| wanted != name) {
                 continue;
             }
-            let barred = self.judge(candidates, Who::of(call)).await;
+            let barred = self.judge_call(candidates, call, began).await?;
             let facts = gather(candidates, &barred, |_| true);
             if facts.iter().any(|facts| facts.denied.is_none()) {
                 return Ok(());
@@ -163,16 +154,54 @@ impl Router {
         refusal.map_or(Ok(()), Err)
     }
 
+    /// Whether the policy lets the call be made of who ran it before: an answer is not told again to who may no
+    /// longer ask. Of a worker that is gone nothing is known but what [`Router::permit`] asks.
+    pub(super) async fn permit_again(
+        &self,
+        call: &Call,
+        began: Instant,
+        by: &Ran,
+    ) -> Result<(), Failure> {
+        let snapshot = self.registry().snapshot();
+        let ran = |candidate: &&Candidate| {
+            *candidate.offered.id == *by.capability
+                && **candidate.provider.worker_id() == *by.worker_id
+        };
+        let own: Vec<Candidate> = snapshot.offers().flatten().filter(ran).cloned().collect();
+        let barred = self.judge_call(&own, call, began).await?;
+        let facts = gather(&own, &barred, |_| true);
+        // Which of its versions it was is not known.
+        match facts.iter().any(|facts| facts.denied.is_some()) {
+            true => Err(denied(&facts, &barred)),
+            false => Ok(()),
+        }
+    }
+
     /// Whom the choice would fall on.
     pub(super) async fn pick<'a>(
         &self,
         candidates: &'a [Candidate],
         call: &Call,
+        began: Instant,
     ) -> Result<&'a Candidate, Failure> {
-        let barred = self.judge(candidates, Who::of(call)).await;
+        let barred = self.judge_call(candidates, call, began).await?;
         let facts = gather(candidates, &barred, |_| true);
         let decision = choose(&facts, &call.ask(), self.seed());
         Ok(winner(&facts, candidates, &barred, decision, call)?.1)
+    }
+
+    /// Judges the candidates of a call that began then, before the last of their deadlines.
+    async fn judge_call(
+        &self,
+        candidates: &[Candidate],
+        call: &Call,
+        began: Instant,
+    ) -> Result<Barred, Failure> {
+        let deadlines = candidates
+            .iter()
+            .map(|at| call.deadline(&at.offered, began));
+        let until = deadlines.max().unwrap_or(began);
+        self.judge(candidates, Who::of(call), until).await
     }
 
     fn seed(&self) -> u64 {

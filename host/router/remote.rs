@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout_at;
 
-use super::{Answer, Call, Router, check, late};
+use super::{Answer, Call, Router, check, late, ran};
 use crate::error::{Code, Failure};
 use crate::idempotency::Claim;
 use crate::limits::Usage;
@@ -32,7 +32,9 @@ impl Router {
         let remotes = self.registry().remotes();
         let path = remotes.onward(&call.path).map_err(here)?;
         if let Some(claim) = claim {
-            claim.start(remote.is_idempotent()).await.map_err(here)?;
+            let by = ran(remote.worker_id(), offered);
+            let started = claim.start(by, remote.is_idempotent()).await;
+            started.map_err(here)?;
         }
         remotes.note_call();
         recording.started(Temperature::Fresh, Duration::ZERO);

@@ -88,7 +88,9 @@ fn an_evaluation_that_takes_too_long_denies_within_its_bound() {
         json!({ "caller": "x" }),
         json!({ "caller": "y" }),
     ];
-    let (_, judged) = runtime.block_on(rules.invoke(asked));
+    let (_, judged) = runtime
+        .block_on(rules.invoke(asked, Some("x"), began + LOAD_TIME))
+        .expect("there is time");
     assert!(
         began.elapsed() < INVOKE_TIME + GRACE,
         "{:?}",
@@ -98,6 +100,12 @@ fn an_evaluation_that_takes_too_long_denies_within_its_bound() {
     assert_eq!(failed, [false, true, true], "{judged:?}");
     let denial = judged[1].denial().expect("it is denied");
     assert_eq!(denial.rules, "policy_error");
+    // Who has less time than that is not made to wait.
+    let asked = vec![json!({ "caller": "x" })];
+    let soon = Instant::now() + INVOKE_TIME / 4;
+    let late = runtime.block_on(async { rules.invoke(asked, Some("x"), soon).await });
+    assert_eq!(late, Err(Late));
+    assert!(soon.elapsed() < INVOKE_TIME / 2, "{:?}", soon.elapsed());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What is on the disk: tables of buckets, entries and long values, read and written in transactions.
 
+mod edit;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
@@ -13,6 +15,8 @@ use redb::{
 use super::hold::Hold;
 use super::writer::Job;
 use super::{MAX_VALUES, PAGE_KEYS, Page, StateError, closed, failed};
+pub use edit::Edit;
+pub(super) use edit::Edits;
 
 /// Buckets by name: number, and bytes of keys and values.
 const BUCKETS: TableDefinition<&str, (u32, u64)> = TableDefinition::new("buckets");
@@ -58,6 +62,7 @@ pub(super) enum Change {
         version: u64,
         value: Vec<u8>,
     },
+    Edit(Edits),
 }
 
 /// What came of it.
@@ -65,6 +70,7 @@ pub(super) enum Change {
 pub(super) enum Done {
     Nothing,
     Number(i64),
+    Count(u64),
     /// The key has another version, this one; nothing was set.
     Stale(u64),
 }
@@ -304,6 +310,7 @@ impl<'t> Writing<'t> {
             }
             Change::Delete(keys) => self.delete(account, keys),
             Change::Increment(key, delta) => self.increment(account, key, *delta),
+            Change::Edit(edits) => Edit::run(self, account, edits),
             Change::Swap {
                 key,
                 version,
@@ -366,12 +373,7 @@ impl<'t> Writing<'t> {
     ) -> Result<Result<Done, StateError>, redb::Error> {
         let mut after = account.used;
         for key in keys {
-            let removed = self.entries.remove((account.id, key.as_str()))?;
-            let removed = removed.map(|entry| (entry.value().0, entry.value().1));
-            if let Some((version, length)) = removed {
-                after = after.saturating_sub(key.len() as u64 + length);
-                self.forget(version, length)?;
-            }
+            after = after.saturating_sub(self.remove(account.id, key)?);
         }
         if after < account.used {
             self.settle(&account, after)?;

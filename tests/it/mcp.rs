@@ -1,6 +1,7 @@
 //! The Model Context Protocol: what a client sees, in the current version and in the one before.
 
 pub mod client;
+mod resources;
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;

@@ -1,5 +1,8 @@
 //! The operator's policy: who may invoke what, which worker may be loaded, and what a refusal says.
 
+mod again;
+mod shown;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -275,6 +278,46 @@ fn explain_says_who_is_barred_and_by_which_rule() {
                 sentence.contains("the policy denies it: night"),
                 verdict == "policy"
             );
+        }
+    });
+}
+
+/// Who asks what takes long waits for it no longer than their call may take, and nobody else for them.
+#[test]
+fn a_slow_policy_holds_up_no_call_past_its_deadline_and_no_other_caller() {
+    run(async {
+        let slow = format!(
+            "{HEAD}
+            many := [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+            steps := count([1 | some a in many; some b in many; some c in many; some d in many; some e in many
+                some f in many; some g in many; some h in many; a + b + c + d + e + f + g + h == 0])
+            deny contains \"slow: it is\" if {{ input.caller == {EVE:?}; steps == 1 }}"
+        );
+        let policies = policies(&[("mine.rego", &slow)]);
+        let dir = dir();
+        let file = place(&dir, "work", &worker("worker-work", "work", None, &[]));
+        let (router, refused) = load(&ruled(policies.path()), vec![file]).await;
+        assert!(refused.is_empty(), "{refused:?}");
+        let eves = (0..20).map(|_| {
+            let short = Call {
+                timeout: Some(Duration::from_millis(50)),
+                ..of(Some(EVE), call("misbehave:work", "{}"))
+            };
+            let router = router.clone();
+            tokio::spawn(async move { router.invoke(short).await })
+        });
+        let eves: Vec<_> = eves.collect();
+        let began = Instant::now();
+        let ada = of(Some(ADA), call("misbehave:work", "{}"));
+        router.invoke(ada).await.expect("she is not held up");
+        assert!(
+            began.elapsed() < Duration::from_secs(5),
+            "{:?}",
+            began.elapsed()
+        );
+        for eve in eves {
+            let refused = eve.await.expect("no panic").expect_err("there is no time");
+            assert_eq!(refused.code, Code::Deadline, "{refused:?}");
         }
     });
 }

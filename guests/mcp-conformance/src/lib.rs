@@ -13,6 +13,13 @@ const SILENCE: &[u8] = include_bytes!("silence.wav");
 #[derive(Deserialize, JsonSchema)]
 struct Nothing {}
 
+/// What a template's URI names.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    id: String,
+}
+
 /// Who lives where.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -94,6 +101,10 @@ fn progress(_: Nothing) -> Result<Payload, Failure> {
     payload("text/plain", b"All done.")
 }
 
+fn named(input: Named) -> Result<String, Failure> {
+    Ok(format!("Data for ID: {}", input.id))
+}
+
 fn person(input: Person) -> Result<String, Failure> {
     let address = input.address;
     let parts = address.map(|address| [address.street, address.city]);
@@ -132,6 +143,25 @@ fn conformance() -> Worker {
         .offers(tool("test_tool_with_progress", progress).produces("text/plain"))
         .offers(tool("json_schema_2020_12_tool", person))
         .offers(
+            readable("static_text", simple_text)
+                .produces("text/plain")
+                .extensions(&[("mcp.resource", "test://static-text")]),
+        )
+        .offers(
+            readable("watched", simple_text)
+                .produces("text/plain")
+                .extensions(&[("mcp.resource", "test://watched-resource")]),
+        )
+        .offers(
+            readable("static_binary", image)
+                .produces("image/png")
+                .extensions(&[("mcp.resource", "test://static-binary")]),
+        )
+        .offers(
+            readable("template", named)
+                .extensions(&[("mcp.resource", "test://template/{id}/data")]),
+        )
+        .offers(
             Capability::new("sum", "tree", "1.0.0", sum)
                 .description("Adds up a tree of numbers.")
                 .extensions(&[("mcp.idempotentHint", "true")]),
@@ -147,6 +177,12 @@ fn conformance() -> Worker {
 fn tool<A, F: crank_worker::Function<A>>(name: &'static str, function: F) -> Capability {
     Capability::new(name, name, "1.0.0", function)
         .description("What the conformance suite asks for.")
+}
+
+/// A capability that is a resource too.
+fn readable<A, F: crank_worker::Function<A>>(name: &'static str, function: F) -> Capability {
+    Capability::new("read", name, "1.0.0", function)
+        .description("What the conformance suite reads.")
 }
 
 crank_worker::worker!(conformance);

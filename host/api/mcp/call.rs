@@ -1,12 +1,13 @@
-//! One call of a tool: arguments in, events on the way, a result or a failure out.
+//! One call of a tool, or of a resource that is a capability: arguments in, events on the way, a result or a
+//! failure out.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, CallToolResult, ErrorData, JsonObject,
-    ProgressNotificationParam, ProgressToken, RequestMetaObject,
+    CallToolRequestParams, CallToolResponse, ErrorData, JsonObject, ProgressNotificationParam,
+    ProgressToken, RequestMetaObject, ResourceContents,
 };
 use rmcp::service::RequestContext;
 use rmcp::{Peer, RoleServer};
@@ -16,24 +17,28 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{Gone, outcome, tool};
-use crate::api::caller;
 use crate::api::routes::{RequestId, Unanswered, log_cause, panic_message};
 use crate::error::{Code, Failure};
 use crate::idempotency::Key;
 use crate::limits::Turn;
+use crate::registry;
 use crate::router::{Answer, Call, EVENTS_BUFFERED, Once, Router};
 use crate::sandbox::{Event, Payload};
 use crate::worker::Offered;
 
-/// Runs the capability that the tool is. Ends it when the client cancels or is gone.
+/// Runs the capability that the tool is.
 pub(super) async fn call(
     router: &Arc<Router>,
-    local: Option<&str>,
+    caller: Option<String>,
     request: CallToolRequestParams,
     context: RequestContext<RoleServer>,
 ) -> Result<CallToolResponse, ErrorData> {
     let snapshot = router.registry().snapshot();
-    let Some(candidate) = tool::find(&snapshot, &request.name) else {
+    let candidates = tool::find(&snapshot, &request.name).unwrap_or_default();
+    // The version that the caller was shown. Who was shown none is told by the router why.
+    let shown = router.callable(candidates, caller.as_deref()).await;
+    let shown = shown.map_err(outcome::error)?;
+    let Some(candidate) = registry::newest(&shown).or_else(|| registry::newest(candidates)) else {
         let message = format!(
             "unknown tool {:?}; tools/list has those that there are",
             request.name
@@ -41,44 +46,31 @@ pub(super) async fn call(
         return Err(ErrorData::invalid_params(message, None));
     };
     let offered = candidate.offered.clone();
-    drop(snapshot);
+    drop((shown, snapshot));
 
-    let http = context
-        .extensions
-        .get::<Parts>()
-        .map(|parts| &parts.extensions);
-    let id = http.and_then(|http| http.get::<RequestId>()).cloned();
-    let id = id.unwrap_or_else(RequestId::new).0;
-    let gone = http.and_then(|http| http.get::<Gone>()).cloned();
-    let once = key(&context.meta)?.map(|key| Once {
-        key,
-        body: http.and_then(|http| http.get::<Option<Arc<OwnedSemaphorePermit>>>().cloned()?),
-        turn: http.and_then(|http| http.get::<Arc<Turn>>().cloned()),
-    });
-    let mut running = Running {
-        router,
-        offered: &offered,
-        id: id.clone(),
-        caller: match http {
-            Some(http) => caller::id(http),
-            None => local.map(str::to_owned),
-        },
-        peer: &context.peer,
-        progress: context.meta.get_progress_token().filter(|_| once.is_none()),
-        once,
-        started: Instant::now(),
-        unanswered: Unanswered(Some(id)),
+    let mut running = Running::of(router, &offered, caller, &context)?;
+    let arguments = request.arguments.unwrap_or_default();
+    let outcome = running.run_while_wanted(arguments, &context).await?;
+    let result = match outcome {
+        Ok(answer) => outcome::answered(&offered.capability, answer.payload, &running.id),
+        Err(failure) => outcome::failed(&failure, &running.id),
     };
-    tokio::select! {
-        answered = running.run(request.arguments.unwrap_or_default()) => Ok(answered.into()),
-        // Nobody gets these two answers.
-        () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
-        () = async {
-            match gone {
-                Some(Gone(gone)) => gone.cancelled().await,
-                None => std::future::pending().await,
-            }
-        } => Err(ErrorData::internal_error("the client is gone", None)),
+    Ok(result.into())
+}
+
+/// Runs a capability for who reads the resource that it is.
+pub(super) async fn read(
+    router: &Arc<Router>,
+    caller: Option<String>,
+    offered: &Offered,
+    input: JsonObject,
+    uri: String,
+    context: &RequestContext<RoleServer>,
+) -> Result<ResourceContents, ErrorData> {
+    let mut running = Running::of(router, offered, caller, context)?;
+    match running.run_while_wanted(input, context).await? {
+        Ok(answer) => Ok(outcome::contents(answer.payload, uri)),
+        Err(failure) => Err(outcome::error(failure)),
     }
 }
 
@@ -110,8 +102,57 @@ struct Running<'a> {
     unanswered: Unanswered,
 }
 
-impl Running<'_> {
-    async fn run(&mut self, arguments: JsonObject) -> CallToolResult {
+impl<'a> Running<'a> {
+    fn of(
+        router: &'a Arc<Router>,
+        offered: &'a Offered,
+        caller: Option<String>,
+        context: &'a RequestContext<RoleServer>,
+    ) -> Result<Self, ErrorData> {
+        let http = context.extensions.get::<Parts>();
+        let http = http.map(|parts| &parts.extensions);
+        let id = http.and_then(|http| http.get::<RequestId>()).cloned();
+        let id = id.unwrap_or_else(RequestId::new).0;
+        let once = key(&context.meta)?.map(|key| Once {
+            key,
+            body: http.and_then(|http| http.get::<Option<Arc<OwnedSemaphorePermit>>>().cloned()?),
+            turn: http.and_then(|http| http.get::<Arc<Turn>>().cloned()),
+        });
+        Ok(Self {
+            router,
+            offered,
+            id: id.clone(),
+            caller,
+            peer: &context.peer,
+            progress: context.meta.get_progress_token().filter(|_| once.is_none()),
+            once,
+            started: Instant::now(),
+            unanswered: Unanswered(Some(id)),
+        })
+    }
+
+    /// Ends it when the client cancels or is gone.
+    async fn run_while_wanted(
+        &mut self,
+        arguments: JsonObject,
+        context: &RequestContext<RoleServer>,
+    ) -> Result<Result<Answer, Failure>, ErrorData> {
+        let http = context.extensions.get::<Parts>();
+        let gone = http.and_then(|parts| parts.extensions.get::<Gone>());
+        tokio::select! {
+            outcome = self.run(arguments) => Ok(outcome),
+            // Nobody gets these two answers.
+            () = context.ct.cancelled() => Err(ErrorData::internal_error("cancelled", None)),
+            () = async {
+                match gone {
+                    Some(Gone(gone)) => gone.cancelled().await,
+                    None => std::future::pending().await,
+                }
+            } => Err(ErrorData::internal_error("the client is gone", None)),
+        }
+    }
+
+    async fn run(&mut self, arguments: JsonObject) -> Result<Answer, Failure> {
         let capability = &self.offered.capability;
         let outcome = match tool::input(capability, arguments) {
             Ok((input, parameters)) => {
@@ -142,10 +183,7 @@ impl Running<'_> {
             ms,
             "tool called"
         );
-        match outcome {
-            Ok(answer) => outcome::answered(capability, answer.payload, &self.id),
-            Err(failure) => outcome::failed(&failure, &self.id),
-        }
+        outcome
     }
 
     fn call(&self, input: Payload, parameters: Vec<(String, String)>) -> Call {

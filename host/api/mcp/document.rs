@@ -1,9 +1,9 @@
-//! Resources: what there is to read. Each capability has a page, `crank://capabilities/{verb}/{name}`.
+//! What there is to read of capabilities: each has a page, `crank://capabilities/{verb}/{name}`.
 
 use std::fmt::Write;
 
-use rmcp::model::{ErrorData, Resource, ResourceContents, ResourceTemplate};
-use serde_json::{Value, json};
+use rmcp::model::{Resource, ResourceContents, ResourceTemplate};
+use serde_json::Value;
 
 use super::tool;
 use crate::capability::Example;
@@ -13,7 +13,7 @@ use crate::worker::Offered;
 const CAPABILITIES: &str = "crank://capabilities/";
 const MARKDOWN: &str = "text/markdown";
 
-/// Every resource, ordered by its URI.
+/// Every page, ordered by its URI.
 pub(super) fn all(snapshot: &Snapshot) -> Vec<Resource> {
     let newest = snapshot.offers().filter_map(registry::newest);
     let mut resources: Vec<Resource> = newest
@@ -36,26 +36,19 @@ pub(super) fn template() -> ResourceTemplate {
         .with_mime_type(MARKDOWN)
 }
 
-/// The resource that a URI names.
-pub(super) fn read(snapshot: &Snapshot, uri: &str) -> Result<ResourceContents, ErrorData> {
-    let capability = uri
-        .strip_prefix(CAPABILITIES)
-        .and_then(|path| path.split_once('/'));
-    let candidate = capability
-        .and_then(|(verb, name)| snapshot.names(verb)?.get(name))
-        .and_then(|candidates| registry::newest(candidates));
-    match candidate {
-        Some(candidate) => {
-            Ok(ResourceContents::text(page(candidate), uri).with_mime_type(MARKDOWN))
-        }
-        None => Err(ErrorData::resource_not_found(
-            "no such resource; resources/list has those that there are",
-            Some(json!({ "uri": uri })),
-        )),
-    }
+/// The capability whose page a URI names.
+pub(super) fn find<'a>(snapshot: &'a Snapshot, uri: &str) -> Option<&'a Candidate> {
+    let (verb, name) = uri.strip_prefix(CAPABILITIES)?.split_once('/')?;
+    registry::newest(snapshot.names(verb)?.get(name)?)
 }
 
-fn page(candidate: &Candidate) -> String {
+/// What a client reads of a capability.
+pub(super) fn contents(candidate: &Candidate, uri: &str) -> ResourceContents {
+    ResourceContents::text(page(candidate), uri).with_mime_type(MARKDOWN)
+}
+
+/// What is said of a capability.
+pub(super) fn page(candidate: &Candidate) -> String {
     let offered = &candidate.offered;
     let capability = &offered.capability;
     let accepts: Vec<String> = capability.accepts.iter().map(ToString::to_string).collect();

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use rmcp::model::{CallToolResult, ContentBlock, ResourceContents};
+use rmcp::model::{CallToolResult, ContentBlock, ErrorData, ResourceContents};
 use serde_json::{Value, json};
 
 use super::tool;
@@ -36,16 +36,29 @@ fn content(payload: Payload, id: &str) -> ContentBlock {
         (_, Ok(text)) if is_json => ContentBlock::text(text),
         ("image", _) => ContentBlock::image(BASE64_STANDARD.encode(&body), media_type),
         ("audio", _) => ContentBlock::audio(BASE64_STANDARD.encode(&body), media_type),
-        (_, text) => {
+        (_, _) => {
             // It is in the result and nowhere else: a name, not a place.
             let uri = format!("urn:uuid:{id}");
-            let contents = match text {
-                Ok(text) if is_text(&media_type) => ResourceContents::text(text, uri),
-                _ => ResourceContents::blob(BASE64_STANDARD.encode(&body), uri),
-            };
-            ContentBlock::resource(contents.with_mime_type(media_type))
+            let payload = Payload { media_type, body };
+            ContentBlock::resource(contents(payload, uri))
         }
     }
+}
+
+/// What lies under a URI: text where it is text.
+pub(super) fn contents(payload: Payload, uri: String) -> ResourceContents {
+    let Payload { media_type, body } = payload;
+    let contents = match std::str::from_utf8(&body) {
+        Ok(text) if is_text(&media_type) => ResourceContents::text(text, uri),
+        _ => ResourceContents::blob(BASE64_STANDARD.encode(&body), uri),
+    };
+    contents.with_mime_type(media_type)
+}
+
+/// A failure of what is no tool.
+pub(super) fn error(failure: Failure) -> ErrorData {
+    let code = json!({ "code": failure.code.as_str() });
+    ErrorData::internal_error(failure.message, Some(code))
 }
 
 /// What the other protocols' problem documents say, for programs; the same in words, for models.

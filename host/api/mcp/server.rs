@@ -1,21 +1,24 @@
 //! What a client of the protocol can ask for.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher;
 use std::sync::{Arc, OnceLock};
 
+use axum::http::request::Parts;
 use rmcp::model::{
-    CallToolRequestParams, CallToolResponse, Implementation, ListResourceTemplatesResult,
-    ListResourcesResult, ListToolsResult, PaginatedRequestParams, ReadResourceRequestParams,
-    ReadResourceResponse, ReadResourceResult, ServerCapabilities, ServerConfig, SubscriptionFilter,
-    Tool,
+    CallToolRequestParams, CallToolResponse, Extensions, Implementation,
+    ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
+    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    ResourceUpdatedNotificationParam, ServerCapabilities, ServerConfig, SubscribeRequestParams,
+    SubscriptionFilter, Tool, UnsubscribeRequestParams,
 };
 use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::{call, document, tool};
+use super::seen::{self, News, Seen, Watched};
+use super::{call, document, outcome, resource, tool};
+use crate::api::caller;
+use crate::registry::{self, Snapshot};
 use crate::router::Router;
 
 const INSTRUCTIONS: &str = "Each tool is a capability that a sandboxed WebAssembly worker offers. A failure's \
@@ -28,6 +31,8 @@ pub(in crate::api) struct Server {
     /// Who calls, where no request says it.
     local: Option<Arc<str>>,
     stopping: watch::Receiver<()>,
+    /// What the client of a session watches.
+    watched: Arc<Watched>,
     /// Tells the client of a session that the tools have changed.
     watching: OnceLock<AbortOnDropHandle<()>>,
 }
@@ -38,6 +43,7 @@ impl Server {
             router,
             local: None,
             stopping,
+            watched: Arc::default(),
             watching: OnceLock::new(),
         }
     }
@@ -45,6 +51,20 @@ impl Server {
     /// The same for one client, who has this id.
     pub(super) fn of(self, local: Option<Arc<str>>) -> Self {
         Self { local, ..self }
+    }
+
+    /// Who sent a message. Over HTTP each request says so.
+    fn caller(&self, extensions: &Extensions) -> Option<String> {
+        match extensions.get::<Parts>() {
+            Some(http) => caller::id(&http.extensions),
+            None => self.local.as_deref().map(str::to_owned),
+        }
+    }
+
+    /// What there is for who sent a message.
+    async fn shown(&self, extensions: &Extensions) -> Result<Arc<Snapshot>, ErrorData> {
+        let shown = self.router.shown(self.caller(extensions).as_deref()).await;
+        shown.map_err(outcome::error)
     }
 }
 
@@ -55,6 +75,7 @@ impl ServerHandler for Server {
             .enable_tool_list_changed()
             .enable_resources()
             .enable_resources_list_changed()
+            .enable_resources_subscribe()
             .build();
         ServerConfig::new(capabilities)
             .with_server_info(Implementation::new("crank", env!("CARGO_PKG_VERSION")))
@@ -64,15 +85,18 @@ impl ServerHandler for Server {
     async fn list_tools(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let tools = tool::all(&self.router.registry().snapshot());
+        let snapshot = self.shown(&context.extensions).await?;
+        let tools = tool::all(&snapshot);
         Ok(ListToolsResult::with_all_items(tools))
     }
 
+    /// For the SDK alone, which holds headers against it.
     fn get_tool(&self, name: &str) -> Option<Tool> {
         let snapshot = self.router.registry().snapshot();
-        tool::find(&snapshot, name).map(tool::describe)
+        let candidates = tool::find(&snapshot, name)?;
+        registry::newest(candidates).map(tool::describe)
     }
 
     async fn call_tool(
@@ -80,45 +104,85 @@ impl ServerHandler for Server {
         request: CallToolRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
-        call::call(&self.router, self.local.as_deref(), request, context).await
+        let caller = self.caller(&context.extensions);
+        call::call(&self.router, caller, request, context).await
     }
 
     async fn list_resources(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        let documents = document::all(&self.router.registry().snapshot());
-        Ok(ListResourcesResult::with_all_items(documents))
+        let snapshot = self.shown(&context.extensions).await?;
+        let mut resources = document::all(&snapshot);
+        resources.extend(resource::single(&snapshot));
+        Ok(ListResourcesResult::with_all_items(resources))
     }
 
     async fn list_resource_templates(
         &self,
         _: Option<PaginatedRequestParams>,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        let template = document::template();
-        Ok(ListResourceTemplatesResult::with_all_items(vec![template]))
+        let snapshot = self.shown(&context.extensions).await?;
+        let mut templates = vec![document::template()];
+        templates.extend(resource::templates(&snapshot));
+        Ok(ListResourceTemplatesResult::with_all_items(templates))
     }
 
     async fn read_resource(
         &self,
         request: ReadResourceRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        let contents = document::read(&self.router.registry().snapshot(), &request.uri)?;
+        let (uri, snapshot) = (request.uri, self.shown(&context.extensions).await?);
+        if let Some(candidate) = document::find(&snapshot, &uri) {
+            let contents = document::contents(candidate, &uri);
+            return Ok(ReadResourceResult::new(vec![contents]).into());
+        }
+        let found = resource::find(&snapshot, &uri);
+        let (candidate, input) = found.ok_or_else(|| seen::nothing(&uri))?;
+        let offered = candidate.offered.clone();
+        drop(snapshot);
+        let caller = self.caller(&context.extensions);
+        let contents = call::read(&self.router, caller, &offered, input, uri, &context).await?;
         Ok(ReadResourceResult::new(vec![contents]).into())
     }
 
+    async fn subscribe(
+        &self,
+        request: SubscribeRequestParams,
+        context: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        let snapshot = self.shown(&context.extensions).await?;
+        self.watched.add(request.uri, &snapshot)
+    }
+
+    async fn unsubscribe(
+        &self,
+        request: UnsubscribeRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<(), ErrorData> {
+        self.watched.remove(&request.uri);
+        Ok(())
+    }
+
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
+        let caller = self.caller(&context.extensions);
         let (router, peer) = (self.router.clone(), context.peer);
-        let mut seen = Seen::now(&router);
+        let mut seen = Seen::now(&router, caller, self.watched.clone()).await;
         let watch = async move {
             while !peer.is_transport_closed() {
-                seen.change(&router).await;
+                let News { list, resources } = seen.change(&router).await;
                 // A client that cannot be told now asks again when it needs to.
-                let _ = peer.notify_tool_list_changed().await;
-                let _ = peer.notify_resource_list_changed().await;
+                if list {
+                    let _ = peer.notify_tool_list_changed().await;
+                    let _ = peer.notify_resource_list_changed().await;
+                }
+                for uri in resources {
+                    let updated = ResourceUpdatedNotificationParam::new(uri);
+                    let _ = peer.notify_resource_updated(updated).await;
+                }
             }
         };
         // A client that says it twice is watched for once.
@@ -126,26 +190,37 @@ impl ServerHandler for Server {
             .get_or_init(|| AbortOnDropHandle::new(tokio::spawn(watch)));
     }
 
-    fn accepted_subscription_filter(&self, _: &SubscriptionFilter) -> Option<SubscriptionFilter> {
-        let offered = SubscriptionFilter::builder();
-        Some(
-            offered
-                .tools_list_changed()
-                .resources_list_changed()
-                .build(),
-        )
+    fn accepted_subscription_filter(
+        &self,
+        asked: &SubscriptionFilter,
+    ) -> Option<SubscriptionFilter> {
+        let offered = SubscriptionFilter::builder()
+            .tools_list_changed()
+            .resources_list_changed()
+            .resource_subscriptions(asked.resource_subscriptions.iter().flatten());
+        Some(offered.build())
     }
 
     async fn listen(&self, subscription: SubscriptionContext) -> Result<(), ErrorData> {
         let mut stopping = self.stopping.clone();
         let sink = subscription.sink();
+        let extensions = &subscription.request_context().extensions;
+        let snapshot = self.shown(extensions).await?;
+        let uris = subscription.accepted().resource_subscriptions.as_deref();
+        let watched = Watched::of(uris.unwrap_or_default(), &snapshot);
+        let caller = self.caller(extensions);
         let watch = async {
-            let mut seen = Seen::now(&self.router);
+            let mut seen = Seen::now(&self.router, caller, Arc::new(watched)).await;
             loop {
-                seen.change(&self.router).await;
-                // What the client did not ask for is an error here.
-                let _ = sink.notify_tool_list_changed().await;
-                let _ = sink.notify_resource_list_changed().await;
+                let News { list, resources } = seen.change(&self.router).await;
+                if list {
+                    // What the client did not ask for is an error here.
+                    let _ = sink.notify_tool_list_changed().await;
+                    let _ = sink.notify_resource_list_changed().await;
+                }
+                for uri in resources {
+                    let _ = sink.notify_resource_updated(uri).await;
+                }
             }
         };
         tokio::select! {
@@ -155,38 +230,4 @@ impl ServerHandler for Server {
         }
         Ok(())
     }
-}
-
-/// The list of tools that a client knows.
-struct Seen {
-    changes: watch::Receiver<()>,
-    print: u64,
-}
-
-impl Seen {
-    fn now(router: &Router) -> Self {
-        Self {
-            changes: router.registry().changes(),
-            print: print(router),
-        }
-    }
-
-    /// Resolves once the list is another. Most changes of the registry are none of the list.
-    async fn change(&mut self, router: &Router) {
-        while self.changes.changed().await.is_ok() {
-            let print = print(router);
-            if std::mem::replace(&mut self.print, print) != print {
-                return;
-            }
-        }
-        std::future::pending().await
-    }
-}
-
-/// Stands for the list of tools in as little room as many clients' lists should take.
-fn print(router: &Router) -> u64 {
-    let tools = tool::all(&router.registry().snapshot());
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&serde_json::to_vec(&tools).unwrap_or_default());
-    hasher.finish()
 }

@@ -44,11 +44,12 @@ pub(super) fn all(snapshot: &Snapshot) -> Vec<Tool> {
     tools
 }
 
-/// The capability that a tool's name stands for.
-pub(super) fn find<'a>(snapshot: &'a Snapshot, tool: &str) -> Option<&'a Candidate> {
+/// Who offers the capability that a tool's name stands for.
+pub(super) fn find<'a>(snapshot: &'a Snapshot, tool: &str) -> Option<&'a [Candidate]> {
     let (verb, of) = tool.split_once('-').unwrap_or((tool, tool));
-    let candidate = registry::newest(snapshot.names(verb)?.get(of)?)?;
-    (name(&candidate.offered.capability) == tool).then_some(candidate)
+    let candidates = snapshot.names(verb)?.get(of)?;
+    let capability = &candidates.first()?.offered.capability;
+    (name(capability) == tool).then_some(candidates)
 }
 
 /// `verb-name`, or the verb alone where both are equal. Neither holds a hyphen.
