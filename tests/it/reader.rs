@@ -93,17 +93,15 @@ fn a_slow_reader_costs_no_cpu_and_no_memory_and_one_who_is_killed_ends_the_call(
     let mut slow = ask(&serving);
     // What is on its way fills every buffer; from then on nothing is left to do.
     let began = Instant::now();
-    let (mut cpu, mut memory) = used(&serving);
-    loop {
+    let (cpu, memory) = loop {
+        let before = used(&serving);
         std::thread::sleep(Duration::from_millis(500));
         let now = used(&serving);
-        let rest = now.0 - cpu <= Duration::from_millis(20);
-        (cpu, memory) = now;
-        if rest {
-            break;
+        if now.0 - before.0 <= Duration::from_millis(20) {
+            break now;
         }
         assert!(began.elapsed() < Duration::from_secs(60), "it never rests");
-    }
+    };
     let pause = Duration::from_secs(2);
     std::thread::sleep(pause);
     let after = used(&serving);
@@ -124,8 +122,7 @@ fn a_slow_reader_costs_no_cpu_and_no_memory_and_one_who_is_killed_ends_the_call(
         let mut more = vec![0; 1 << 20];
         slow.read_exact(&mut more).unwrap();
         let mut took = Vec::new();
-        let mut reader = slow;
-        for _ in 0..5 {
+        for reader in std::iter::once(slow).chain((1..5).map(|_| ask(&serving))) {
             let began = Instant::now();
             // What the kernel does for a process that is killed.
             drop(reader);
@@ -133,7 +130,6 @@ fn a_slow_reader_costs_no_cpu_and_no_memory_and_one_who_is_killed_ends_the_call(
                 assert!(began.elapsed() < Duration::from_secs(10), "it runs on");
             }
             took.push(began.elapsed());
-            reader = ask(&serving);
         }
         // The best of them: what else the machine does is not measured here.
         println!("a call whose reader was killed ended after {took:?}");
