@@ -185,7 +185,6 @@ fn over_http_a_photograph_is_classified_a_text_is_refused_and_forty_megapixels_a
                 415,
                 "unsupported-media-type",
             ),
-            ("application/json", b"{}".to_vec(), 422, "invalid-input"),
             // A pixel over the most.
             ("image/png", black(8001, 5000), 422, "invalid-input"),
         ] {
