@@ -11,7 +11,7 @@ use crank::gpu::Adapter;
 use crank::router::{Answer, Router};
 use serde_json::{Value, json};
 
-use crate::support::{call, dir, done, guest, router, run};
+use crate::support::{Host, call, crc32, dir, done, guest, router, run};
 
 const CLASSIFY: &str = "classify:image_objects";
 const RELAXED: &str = "[workers.image-classifier]\nrelax = [\"gpu_count\", \"gpu_memory_mb\", \"gpu_type\", \"min_memory_mb\"]\n";
@@ -127,6 +127,72 @@ fn an_image_of_each_format_is_classified() {
                 Code::InvalidInput
             );
         }
+    });
+}
+
+/// A PNG in grey of so many pixels, all of them black: `image` reads it whole.
+fn black(width: u32, height: u32) -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    let mut chunk = |kind: &[u8], data: &[u8]| {
+        let named = [kind, data].concat();
+        png.extend((data.len() as u32).to_be_bytes());
+        png.extend(&named);
+        png.extend(crc32(&named).to_be_bytes());
+    };
+    let sides = [width.to_be_bytes(), height.to_be_bytes()].concat();
+    chunk(b"IHDR", &[&sides[..], &[8, 0, 0, 0, 0]].concat());
+    // zlib without compression: rows of a filter and zeros, in blocks.
+    let rows = vec![0; (width as usize + 1) * height as usize];
+    let mut packed = vec![0x78, 0x01];
+    let mut blocks = rows.chunks(0xffff).peekable();
+    while let Some(block) = blocks.next() {
+        let length = block.len() as u16;
+        packed.push(u8::from(blocks.peek().is_none()));
+        packed.extend([length.to_le_bytes(), (!length).to_le_bytes()].concat());
+        packed.extend(block);
+    }
+    // Adler-32 of zeros: their number and one.
+    packed.extend(((rows.len() as u32 % 65_521) << 16 | 1).to_be_bytes());
+    chunk(b"IDAT", &packed);
+    chunk(b"IEND", b"");
+    png
+}
+
+#[test]
+fn over_http_a_photograph_is_classified_a_text_is_refused_and_forty_megapixels_are_read() {
+    run(async {
+        let Some(router) = classifier("").await else {
+            return;
+        };
+        let host = Host::of(router, |_| {}).await;
+        let post = async |media_type: &str, body: Vec<u8>| -> (u16, Value) {
+            let url = host.url("/invoke/classify/image_objects?top_k=2");
+            let request = host.client.post(url).header("content-type", media_type);
+            let answer = request.body(body).send().await.expect("it answers");
+            (answer.status().as_u16(), answer.json().await.expect("JSON"))
+        };
+        let (status, answer) = post("image/jpeg", read("images/umbrella.jpg")).await;
+        assert_eq!(
+            (status, &answer["labels"][0]["label"]),
+            (200, &json!("umbrella"))
+        );
+        assert_eq!(answer["labels"].as_array().map(Vec::len), Some(2));
+        for (media_type, body, status, code) in [
+            ("image/png", b"no image".to_vec(), 422, "invalid-input"),
+            (
+                "image/gif",
+                b"GIF89a".to_vec(),
+                415,
+                "unsupported-media-type",
+            ),
+            // A pixel over the most.
+            ("image/png", black(8001, 5000), 422, "invalid-input"),
+        ] {
+            let (got, problem) = post(media_type, body).await;
+            assert_eq!((got, &problem["code"]), (status, &json!(code)), "{problem}");
+        }
+        let (status, answer) = post("image/png", black(8000, 5000)).await;
+        assert_eq!(status, 200, "{answer}");
     });
 }
 

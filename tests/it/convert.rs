@@ -181,6 +181,10 @@ fn an_email_comes_apart_into_its_fields() {
             answer["from"],
             json!(["Zoë Ångström <zoe@leuchtturm.example>"])
         );
+        assert_eq!(
+            answer["to"],
+            json!(["Weiß, Anna <anna@amt.example>", "keeper@leuchtturm.example"])
+        );
         assert_eq!(answer["date"], "2022-09-01T21:15:30+02:00");
         for words in [
             "Sehr geehrte Frau Weiß",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::convert::{DOCX, convert, start};
-use crate::support::{Host, run};
+use crate::support::{Host, crc32, run};
 
 /// The answer of a conversion that must succeed, in bytes as they are.
 async fn done(host: &Host, name: &str, media_type: &'static str, body: Vec<u8>) -> Value {
@@ -351,5 +351,80 @@ fn documents_of_megabytes_are_converted() {
         let text = "The lamp is lit. The wind turns! Is it night?\n\n".repeat(100_000);
         let answer = done(&host, "text_to_stream", "text/plain", text.into()).await;
         assert_eq!(answer["chunks"].as_array().expect("a list").len(), 300_000);
+    });
+}
+
+/// A ZIP file of files that are stored as they are.
+fn stored(files: &[(&str, &str)]) -> Vec<u8> {
+    let (mut zip, mut directory) = (Vec::new(), Vec::new());
+    for (name, text) in files {
+        let offset = zip.len() as u32;
+        let length = (text.len() as u32).to_le_bytes();
+        let mut about = vec![20, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        about.extend(crc32(text.as_bytes()).to_le_bytes());
+        about.extend([length, length].concat());
+        about.extend([name.len() as u8, 0, 0, 0]);
+        zip.extend(b"PK\x03\x04");
+        zip.extend(&about);
+        zip.extend([name.as_bytes(), text.as_bytes()].concat());
+        directory.extend(b"PK\x01\x02\x14\0");
+        directory.extend(&about);
+        directory.extend([0; 10]);
+        directory.extend(offset.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let (start, files) = (zip.len() as u32, files.len() as u8);
+    let length = directory.len() as u32;
+    zip.extend(directory);
+    zip.extend(b"PK\x05\x06\0\0\0\0");
+    zip.extend([files, 0, files, 0]);
+    zip.extend([length.to_le_bytes(), start.to_le_bytes()].concat());
+    zip.extend([0, 0]);
+    zip
+}
+
+#[test]
+fn a_word_document_of_a_thousand_pages_is_read_to_its_last_line() {
+    run(async {
+        let host = start().await;
+        let paragraph = |text: &str| format!("<w:p><w:r><w:t>{text}</w:t></w:r></w:p>");
+        let scripts = [HEBREW, ARABIC, JAPANESE, CHINESE];
+        let mut body = String::new();
+        for page in 1..=1000 {
+            body += &format!(
+                "<w:p><w:pPr><w:pStyle w:val=\"Heading1\"/><w:outlineLvl w:val=\"0\"/></w:pPr><w:r><w:t>Page {page}</w:t></w:r></w:p>"
+            );
+            for line in 1..=40 {
+                body += &paragraph(&format!("Page {page}, line {line}: {}", scripts[line % 4]));
+            }
+            let cell = |text: usize| format!("<w:tc>{}</w:tc>", paragraph(&text.to_string()));
+            body += &format!(
+                "<w:tbl><w:tr>{}{}</w:tr></w:tbl>",
+                cell(page),
+                cell(page * 2)
+            );
+        }
+        const WORD: &str = "http://schemas.openxmlformats.org/wordprocessingml/2006/main";
+        const RELATIONS: &str = "http://schemas.openxmlformats.org/package/2006/relationships";
+        const DOCUMENT: &str =
+            "http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument";
+        let document =
+            format!("<w:document xmlns:w=\"{WORD}\"><w:body>{body}</w:body></w:document>");
+        let relations = format!(
+            "<Relationships xmlns=\"{RELATIONS}\"><Relationship Id=\"r1\" Type=\"{DOCUMENT}\" Target=\"word/document.xml\"/></Relationships>"
+        );
+        let file = stored(&[
+            ("_rels/.rels", &relations),
+            ("word/document.xml", &document),
+        ]);
+        let answer = done(&host, "docx_to_text", DOCX, file).await;
+        let text = text(&answer, "text");
+        assert_eq!(text.matches(", line 40: ").count(), 1000);
+        assert!(
+            text.starts_with("# Page 1\n\nPage 1, line 1: "),
+            "{text:.100}"
+        );
+        let last = format!("Page 1000, line 40: {HEBREW}\n\n1000 | 2000");
+        assert!(text.trim_end().ends_with(&last), "no {last:?} at the end");
     });
 }

@@ -312,6 +312,39 @@ fn every_value_that_the_workers_declare_is_the_seed_s() {
     }
 }
 
+/// What the seed has no name for says of itself what its worker's named capability says.
+#[test]
+fn what_a_worker_offers_beside_has_the_same_values() {
+    let declared = declared();
+    for (beside, named) in [
+        ("learn:email_category", "classify:email_category"),
+        ("learn:spam_detection", "classify:spam_detection"),
+        ("index:semantic_documents", "search:semantic_documents"),
+        ("delete:semantic_documents", "search:semantic_documents"),
+    ] {
+        for field in [
+            "worker_id",
+            "version",
+            "runtime",
+            "env_profile",
+            "constraints",
+            "slo",
+            "spiffe_id",
+            "cost_tokens",
+            "slo_bid",
+            "controller_affinity",
+        ] {
+            assert_eq!(
+                declared[beside].get(field),
+                declared[named].get(field),
+                "{beside}: {field}"
+            );
+        }
+    }
+    let named: usize = rows().iter().map(|row| row.capabilities.len()).sum();
+    assert_eq!(declared.len(), named + 4, "{:?}", declared.keys());
+}
+
 #[test]
 fn check_prints_the_seed_s_table() {
     let (code, out) = check(&[]);
@@ -357,4 +390,19 @@ fn the_reference_quotes_what_hello_world_declares() {
     // The tiers' line, too.
     let (_, tiers) = TIERS[0];
     assert!(page.contains(&format!("✅ worker-hello-world: {tiers}\n")));
+}
+
+#[test]
+fn the_guide_quotes_hello_world_as_it_is() {
+    let page = std::fs::read_to_string(in_repository("docs/workers.md")).unwrap();
+    let source = std::fs::read_to_string(in_repository("guests/hello-world/src/lib.rs")).unwrap();
+    let quotes = page.split("In `guests/hello-world`:\n\n```rust\n").skip(1);
+    let quotes: Vec<&str> = quotes
+        .filter_map(|rest| Some(rest.split_once("```")?.0))
+        .collect();
+    // What comes in, what goes out, how it fails, the declaration, a test.
+    assert_eq!(quotes.len(), 5);
+    for quoted in quotes {
+        assert!(source.contains(quoted), "{quoted}");
+    }
 }

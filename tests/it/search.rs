@@ -1,6 +1,7 @@
 //! Documents that are indexed, found and deleted over HTTP, by `guests/semantic-search`.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
@@ -173,7 +174,7 @@ fn what_makes_no_sense_is_refused_with_its_place() {
 }
 
 #[test]
-fn empty_documents_every_script_and_thousands_in_batches() {
+fn empty_documents_every_script_and_ten_thousand_in_batches() {
     run(async {
         let search = Searching::start("").await;
         let strange = json!({ "documents": [
@@ -185,8 +186,8 @@ fn empty_documents_every_script_and_thousands_in_batches() {
             { "id": "long", "text": format!("{} needle {}", "straw ".repeat(50_000), "hay ".repeat(50_000)) },
         ] });
         search.done("index", strange).await;
-        for batch in 0..6 {
-            let documents: Vec<Value> = (0..500)
+        for batch in 0..10 {
+            let documents: Vec<Value> = (0..1000)
                 .map(|at| {
                     let text = format!(
                         "paper {at} of batch{batch} on subject{} and subject{}",
@@ -215,6 +216,28 @@ fn empty_documents_every_script_and_thousands_in_batches() {
             .found(json!({ "query": "paper 123 of batch4", "top_k": 1 }))
             .await;
         assert_eq!(found, ["4/123"]);
+        let mut slowest = Duration::ZERO;
+        for mode in ["bm25", "vectors", "both"] {
+            let began = Instant::now();
+            let query = json!({ "query": "subject12", "top_k": 100, "mode": mode });
+            let found = search.found(query).await;
+            slowest = slowest.max(began.elapsed());
+            assert!(!found.is_empty(), "{mode}");
+        }
+        println!("10,000 documents: found in {slowest:?} at most");
+        // A quick answer on a slow machine; one that computes vectors anew takes minutes.
+        assert!(slowest < Duration::from_secs(3), "{slowest:?}");
+        // All of them go in one call, with as many that were never there.
+        for batches in [0..5, 5..10] {
+            let ids = batches.flat_map(|batch| (0..1000).map(move |at| format!("{batch}/{at}")));
+            let ids: Vec<String> = ids
+                .chain((0..5000).map(|at| format!("none/{at}")))
+                .collect();
+            let deleted = search.done("delete", json!({ "ids": ids })).await;
+            assert_eq!(deleted, json!({ "deleted": 5000 }));
+        }
+        let query = json!({ "query": "paper 123 of batch4", "mode": "bm25" });
+        assert_eq!(search.found(query).await, [""; 0]);
         assert_eq!(
             search.found(json!({ "query": "x".repeat(10_000) })).await,
             [""; 0]

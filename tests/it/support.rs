@@ -177,6 +177,16 @@ pub fn config(toml: &str) -> Arc<Config> {
     Arc::new(Config::load(&[], Some(&file), environment).expect("the test's configuration holds"))
 }
 
+/// The checksum of ZIP files and PNGs, for files that tests write themselves.
+pub fn crc32(bytes: &[u8]) -> u32 {
+    let step = |crc: u32, byte: &u8| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1))
+        })
+    };
+    !bytes.iter().fold(u32::MAX, step)
+}
+
 /// A directory that is gone after the test.
 pub fn dir() -> TempDir {
     tempfile::tempdir().expect("a temporary directory")

@@ -523,7 +523,8 @@ fn a_host_killed_twenty_times_loses_no_answered_zettel_and_leaves_none_half_ther
     std::fs::write(dir.path().join("crank.toml"), GRANTS).expect("a file");
     run(async {
         let mut last: BTreeMap<u64, u64> = (0..WRITERS).map(|writer| (writer, 0)).collect();
-        let mut common = BTreeSet::new();
+        // Who was answered which version of what all write.
+        let mut common = BTreeMap::new();
         let seeded = BuildHasherDefault::<DefaultHasher>::default();
         for kill in 0..=KILLS {
             let serving = Serving::start(&dir);
@@ -551,10 +552,15 @@ fn a_host_killed_twenty_times_loses_no_answered_zettel_and_leaves_none_half_ther
                 let history = ask(&serving.url, &client, STORE, &history)
                     .await
                     .expect("it answers");
-                assert!(
-                    history["version"].as_u64() >= common.last().copied(),
-                    "{history}"
-                );
+                let now = history["version"].as_u64().expect("a number");
+                assert!(Some(&now) >= common.keys().next_back(), "{history}");
+                // Each answered one that is kept says what its writer wrote.
+                for (version, writer) in common.range(now.saturating_sub(100)..) {
+                    let past = json!({"op": "history", "id": COMMON, "at": version});
+                    let past = ask(&serving.url, &client, STORE, &past).await;
+                    let past = &past.expect("it answers")["history"][0]["body"];
+                    assert_eq!(past, &json!(format!("of {writer}")), "version {version}");
+                }
                 break;
             }
             let writers = last.iter().map(|(writer, last)| {
@@ -567,7 +573,8 @@ fn a_host_killed_twenty_times_loses_no_answered_zettel_and_leaves_none_half_ther
                 let (writer, answered, versions) = writer.await.expect("no panic");
                 last.insert(writer, answered);
                 for version in versions {
-                    assert!(common.insert(version), "version {version} was given twice");
+                    let other = common.insert(version, writer);
+                    assert_eq!(other, None, "version {version} was given twice");
                 }
             }
         }

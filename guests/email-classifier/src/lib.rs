@@ -140,9 +140,7 @@ fn classify_with(
     input: Input,
     request: &Request,
 ) -> Result<Output, Failure> {
-    let Some(model) = Model::parse(MODEL) else {
-        return Err(Failure::failed("the model is damaged").code("model-damaged"));
-    };
+    let model = Model::open(MODEL)?;
     let (letter, pointer) = match input {
         Input {
             email_text: None,

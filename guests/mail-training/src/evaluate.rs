@@ -1,6 +1,7 @@
 //! The figures of docs/evaluation-mail.md.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Write};
 
 use mail::{Feature, Model, Taught};
 
@@ -38,15 +39,21 @@ impl Judged {
     }
 }
 
-pub fn print(trained: &Trained) {
+/// All of them, as Markdown.
+pub fn page(trained: &Trained) -> String {
+    let mut page = String::new();
+    let out = &mut page;
     let crossed: Vec<Judged> = trained
         .crossed
         .iter()
         .map(|crossed| Judged::new(crossed.class, crossed.spam, crossed.important))
         .collect();
-    println!("## Made mails, cross-validated by families\n");
-    table(&crossed);
-    worst_families(trained);
+    line(
+        out,
+        format_args!("## Made mails, cross-validated by families\n"),
+    );
+    table(out, &crossed);
+    worst_families(out, trained);
 
     let models =
         [&trained.spam, &trained.importance].map(|file| Model::parse(file).expect("a model"));
@@ -57,26 +64,40 @@ pub fn print(trained: &Trained) {
         ),
         ("held-out set", written::held_out()),
     ] {
-        println!("\n## Hand-written mails, {title}\n");
+        line(out, format_args!("\n## Hand-written mails, {title}\n"));
         let seen = seen(samples);
         let judged: Vec<Judged> = seen
             .iter()
             .map(|seen| judge(&models, seen.sample.class, &seen.features))
             .collect();
-        table(&judged);
-        mistakes(&models, &seen, &judged);
+        table(out, &judged);
+        mistakes(out, &models, &seen, &judged);
     }
-    println!("\n## What weighs most: weight times the root of how common it is\n");
+    line(
+        out,
+        format_args!("\n## What weighs most: weight times the root of how common it is\n"),
+    );
     for (model, sides) in models
         .iter()
         .zip([["spam", "no spam"], ["important", "normal"]])
     {
-        heaviest(model, sides);
+        heaviest(out, model, sides);
     }
-    println!("\n## Disguise: held-out spam that is still found\n");
-    disguise(&models[0]);
-    println!("\n## Likeness: runs of words of held-out mails that stand in made mails\n");
-    likeness(&models);
+    line(
+        out,
+        format_args!("\n## Disguise: held-out spam that is still found\n"),
+    );
+    disguise(out, &models[0]);
+    line(
+        out,
+        format_args!("\n## Likeness: runs of words of held-out mails that stand in made mails\n"),
+    );
+    likeness(out, &models);
+    page
+}
+
+fn line(out: &mut String, text: fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("a string takes all");
 }
 
 fn judge([spam, importance]: &[Model<'_>; 2], class: Class, features: &[Feature]) -> Judged {
@@ -84,18 +105,24 @@ fn judge([spam, importance]: &[Model<'_>; 2], class: Class, features: &[Feature]
     Judged::new(class, of(spam), of(importance))
 }
 
-fn table(judged: &[Judged]) {
+fn table(out: &mut String, judged: &[Judged]) {
     let total = judged.len() as f64;
     let right = judged
         .iter()
         .filter(|judged| judged.best().0 == judged.class)
         .count();
-    println!(
-        "{} mails, {:.1} % in the right category of three\n",
-        judged.len(),
-        100.0 * right as f64 / total
+    line(
+        out,
+        format_args!(
+            "{} mails, {:.1} % in the right category of three\n",
+            judged.len(),
+            100.0 * right as f64 / total
+        ),
     );
-    println!("| | spam | important | normal |\n|---|---|---|---|");
+    line(
+        out,
+        format_args!("| | spam | important | normal |\n|---|---|---|---|"),
+    );
     for class in CLASSES {
         let counts = CLASSES.map(|found| {
             judged
@@ -104,7 +131,10 @@ fn table(judged: &[Judged]) {
                 .count()
                 .to_string()
         });
-        println!("| is {class:?} | {} |", counts.join(" | "));
+        line(
+            out,
+            format_args!("| is {class:?} | {} |", counts.join(" | ")),
+        );
     }
     for class in CLASSES {
         let both = judged
@@ -116,10 +146,13 @@ fn table(judged: &[Judged]) {
             .filter(|judged| judged.best().0 == class)
             .count() as f64;
         let are = judged.iter().filter(|judged| judged.class == class).count() as f64;
-        println!(
-            "{class:?}: precision {:.1} %, recall {:.1} %",
-            100.0 * both / found,
-            100.0 * both / are
+        line(
+            out,
+            format_args!(
+                "{class:?}: precision {:.1} %, recall {:.1} %",
+                100.0 * both / found,
+                100.0 * both / are
+            ),
         );
     }
     // As spam_detection answers: spam from a probability of one half.
@@ -133,25 +166,34 @@ fn table(judged: &[Judged]) {
             / if of { total - hams } else { hams }
     };
     for at in [0.5, 0.9] {
-        println!(
-            "spam_detection at {at}: finds {:.1} % of spam, false positives {:.1} % of the others",
-            share(at, true),
-            share(at, false)
+        line(
+            out,
+            format_args!(
+                "spam_detection at {at}: finds {:.1} % of spam, false positives {:.1} % of the others",
+                share(at, true),
+                share(at, false)
+            ),
         );
     }
-    println!(
-        "spam_detection: Brier {:.3}, ECE {:.3}",
-        brier(&spam),
-        ece(&spam)
+    line(
+        out,
+        format_args!(
+            "spam_detection: Brier {:.3}, ECE {:.3}",
+            brier(&spam),
+            ece(&spam)
+        ),
     );
     let best: Vec<(f64, bool)> = judged
         .iter()
         .map(|judged| (judged.best().1, judged.best().0 == judged.class))
         .collect();
-    println!(
-        "email_category's confidence: Brier {:.3}, ECE {:.3}",
-        brier(&best),
-        ece(&best)
+    line(
+        out,
+        format_args!(
+            "email_category's confidence: Brier {:.3}, ECE {:.3}",
+            brier(&best),
+            ece(&best)
+        ),
     );
 }
 
@@ -174,7 +216,7 @@ fn ece(points: &[(f64, bool)]) -> f64 {
         / points.len() as f64
 }
 
-fn worst_families(trained: &Trained) {
+fn worst_families(out: &mut String, trained: &Trained) {
     let mut families: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for crossed in &trained.crossed {
         let family = families.entry(&crossed.family).or_default();
@@ -191,11 +233,19 @@ fn worst_families(trained: &Trained) {
         .take(10)
         .map(|(family, (wrong, of))| format!("{family} {wrong}/{of}"))
         .collect();
-    println!("\nspam or not, wrong most often: {}", worst.join(", "));
+    line(
+        out,
+        format_args!("\nspam or not, wrong most often: {}", worst.join(", ")),
+    );
 }
 
-fn mistakes([spam, importance]: &[Model<'_>; 2], seen: &[Seen], judged: &[Judged]) {
-    println!("\nwrong:");
+fn mistakes(
+    out: &mut String,
+    [spam, importance]: &[Model<'_>; 2],
+    seen: &[Seen],
+    judged: &[Judged],
+) {
+    line(out, format_args!("\nwrong:"));
     for (seen, judged) in seen.iter().zip(judged) {
         let (found, confidence) = judged.best();
         if found == judged.class {
@@ -212,17 +262,20 @@ fn mistakes([spam, importance]: &[Model<'_>; 2], seen: &[Seen], judged: &[Judged
             .take(5)
             .map(|reason| format!("{} {:+.1}", reason.name, reason.weight))
             .collect();
-        println!(
-            "* \"{}\" ({}) is {:?}, taken for {found:?} ({confidence:.2}): {}",
-            seen.sample.subject,
-            seen.sample.family,
-            judged.class,
-            reasons.join(", ")
+        line(
+            out,
+            format_args!(
+                "* \"{}\" ({}) is {:?}, taken for {found:?} ({confidence:.2}): {}",
+                seen.sample.subject,
+                seen.sample.family,
+                judged.class,
+                reasons.join(", ")
+            ),
         );
     }
 }
 
-fn heaviest(model: &Model<'_>, sides: [&str; 2]) {
+fn heaviest(out: &mut String, model: &Model<'_>, sides: [&str; 2]) {
     let names: BTreeMap<u32, String> = grammar::samples()
         .iter()
         .flat_map(Sample::features)
@@ -247,11 +300,11 @@ fn heaviest(model: &Model<'_>, sides: [&str; 2]) {
         .take(25)
         .map(|(_, name)| name.clone())
         .collect();
-    println!("* {}: {}", sides[0], first.join(", "));
-    println!("* {}: {}", sides[1], second.join(", "));
+    line(out, format_args!("* {}: {}", sides[0], first.join(", ")));
+    line(out, format_args!("* {}: {}", sides[1], second.join(", ")));
 }
 
-fn disguise(model: &Model<'_>) {
+fn disguise(out: &mut String, model: &Model<'_>) {
     let spam: Vec<Sample> = written::held_out()
         .into_iter()
         .filter(|sample| sample.class == Class::Spam)
@@ -264,11 +317,17 @@ fn disguise(model: &Model<'_>) {
         };
         100.0 * samples.iter().filter(is_spam).count() as f64 / samples.len() as f64
     };
-    println!("| disguise | found | found by words alone |\n|---|---|---|");
-    println!(
-        "| none | {:.1} % | {:.1} % |",
-        found(&spam, true),
-        found(&spam, false)
+    line(
+        out,
+        format_args!("| disguise | found | found by words alone |\n|---|---|---|"),
+    );
+    line(
+        out,
+        format_args!(
+            "| none | {:.1} % | {:.1} % |",
+            found(&spam, true),
+            found(&spam, false)
+        ),
     );
     for (name, way) in WAYS {
         let mut random = Random::new(1729);
@@ -280,17 +339,20 @@ fn disguise(model: &Model<'_>) {
                 ..sample.clone()
             })
             .collect();
-        println!(
-            "| {name} | {:.1} % | {:.1} % |",
-            found(&disguised, true),
-            found(&disguised, false)
+        line(
+            out,
+            format_args!(
+                "| {name} | {:.1} % | {:.1} % |",
+                found(&disguised, true),
+                found(&disguised, false)
+            ),
         );
     }
 }
 
 /// How much of the held-out mails the made mails know already, and how those fare that they do not
 /// know.
-fn likeness(models: &[Model<'_>; 2]) {
+fn likeness(out: &mut String, models: &[Model<'_>; 2]) {
     let words = |text: &str| -> Vec<String> {
         text.split(|c: char| !c.is_alphanumeric())
             .filter(|word| !word.is_empty())
@@ -324,10 +386,13 @@ fn likeness(models: &[Model<'_>; 2]) {
             .iter()
             .filter(|judged| judged.best().0 == judged.class)
             .count();
-        println!(
-            "* of {length} words: {found} of {all} ({:.2} %); {right} of the {} mails without one are in the right category",
-            100.0 * f64::from(found) / f64::from(all),
-            strangers.len()
+        line(
+            out,
+            format_args!(
+                "* of {length} words: {found} of {all} ({:.2} %); {right} of the {} mails without one are in the right category",
+                100.0 * f64::from(found) / f64::from(all),
+                strangers.len()
+            ),
         );
     }
 }

@@ -76,26 +76,40 @@ fn main() {
                 println!("{worker}: {} bytes", file.len());
             }
         }
-        Some("evaluate") => evaluate::print(&trained),
+        Some("evaluate") => print!("{}", evaluate::page(&trained)),
         Some(other) => panic!("no command is called {other}; there is `evaluate`, or none"),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
+    use train::Trained;
+
+    static TRAINED: LazyLock<Trained> = LazyLock::new(train::train);
 
     #[test]
     fn the_models_in_the_repository_are_what_training_makes() {
-        let trained = train::train();
         for (worker, file) in [
-            ("spam-detection", trained.spam),
-            ("email-classifier", trained.importance),
+            ("spam-detection", &TRAINED.spam),
+            ("email-classifier", &TRAINED.importance),
         ] {
             assert!(
-                fs::read(model_file(worker)).unwrap() == file,
+                fs::read(model_file(worker)).unwrap() == *file,
                 "{worker}: train anew"
             );
         }
+    }
+
+    #[test]
+    fn the_page_about_mail_has_the_figures_that_evaluate_prints() {
+        let place = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/evaluation-mail.md");
+        let page = fs::read_to_string(place).unwrap();
+        let (_, printed) = page.split_once("## As printed\n").unwrap();
+        // A section of a page has headings that are one deeper.
+        let figures = format!("\n{}", evaluate::page(&TRAINED)).replace("\n## ", "\n### ");
+        assert_eq!(printed.trim(), figures.trim());
     }
 }

@@ -4,6 +4,8 @@
 //! offset (f32), and three columns: hashes (u32, ascending), weights (i8), frequencies (u8). It is
 //! read where it lies; nothing is unpacked.
 
+use crank_worker::Failure;
+
 use crate::evidence::Feature;
 use crate::learned::Taught;
 
@@ -64,6 +66,12 @@ pub struct Weighed {
 }
 
 impl<'a> Model<'a> {
+    /// The model that a worker carries.
+    pub fn open(file: &'a [u8]) -> Result<Self, Failure> {
+        Self::parse(file)
+            .ok_or_else(|| Failure::failed("the model is damaged").code("model-damaged"))
+    }
+
     /// Reads a model's file. None where it is not one.
     pub fn parse(file: &'a [u8]) -> Option<Self> {
         let (magic, rest) = file.split_first_chunk::<4>()?;

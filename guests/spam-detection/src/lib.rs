@@ -82,9 +82,7 @@ fn detect_with(
     letter: Letter,
     request: &Request,
 ) -> Result<Output, Failure> {
-    let Some(model) = Model::parse(MODEL) else {
-        return Err(Failure::failed("the model is damaged").code("model-damaged"));
-    };
+    let model = Model::open(MODEL)?;
     let features = letter.features("/email_text")?;
     let learned = outside::recall(outside, request)?;
     let weighed = model.weigh(&features, &learned.between(&[SPAM], &[HAM]));
