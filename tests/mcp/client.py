@@ -14,8 +14,10 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 from mcp import Client, StdioServerParameters
 
@@ -45,6 +47,9 @@ def over_http(environment):
             while listening is None and host.poll() is None:
                 log.seek(0)
                 listening = re.search(r"listening on (\S+)", log.read())
+            # A worker that asks for a GPU is placed once the drivers have answered.
+            while json.load(urlopen(listening[1] + "/workers"))["starting"]:
+                time.sleep(0.1)
             yield listening[1] + "/mcp"
         finally:
             host.terminate()

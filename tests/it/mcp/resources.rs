@@ -71,6 +71,34 @@ async fn named(version: &str, uri: &str) -> Snapshot {
     load(vec![place(&dir, "notes", &worker)], "").await
 }
 
+#[test]
+fn no_capability_takes_anothers_resource_or_a_page_of_the_hosts() {
+    run(async {
+        let dir = dir();
+        let own = "crank://capabilities/misbehave/first";
+        let files = [
+            ("first", "a://x"),
+            ("second", "a://{value}"),
+            ("third", own),
+        ]
+        .map(|(name, uri)| {
+            let mut offered = capability(name);
+            offered["extensions"] = json!([["mcp.resource", uri]]);
+            let id = format!("worker-{name}");
+            place(&dir, name, &Wat::new(&id, json!([offered])).build())
+        });
+        let host = Host::of(router(files.into(), "").await, |_| {}).await;
+        let client = Client::current(&host);
+        assert_eq!(read(&client, "a://x").await["error"]["code"], -32602);
+        assert!(read(&client, "a://y").await["result"].is_object());
+        let page = read(&client, own).await;
+        let page = page["result"]["contents"][0]["text"]
+            .as_str()
+            .expect("text");
+        assert!(page.starts_with("# misbehave:first"), "{page}");
+    });
+}
+
 async fn replace(router: &Router, with: Snapshot) {
     router.registry().replace_local(Local {
         workers: with.workers().to_vec(),
