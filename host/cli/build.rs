@@ -1,8 +1,12 @@
 //! `crank build`.
 
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use tempfile::Builder;
 
 use super::{ConfigArgs, Ended};
 use crate::toolchain::{self, BuildRequest, Built, Terminal};
@@ -12,6 +16,9 @@ use crate::toolchain::{self, BuildRequest, Built, Terminal};
 /// Uses the active Rust toolchain where it has the target wasm32-unknown-unknown. Where it has not
 /// and apt-get exists, a private compiler is made under the cache directory from Debian's packages,
 /// once, without root and without a change to the system or to your toolchains.
+///
+/// Where a path has a crank.toml (what its workers need to be granted), that is placed beside the components, where
+/// `crank serve` and `crank check` read it. One that is there already is left as it is.
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
@@ -42,7 +49,13 @@ impl Build {
         } else {
             self.paths
         };
-        for built in build(paths, self.out, &config.cache_dir, self.offline)? {
+        let built = build(
+            paths.clone(),
+            self.out.clone(),
+            &config.cache_dir,
+            self.offline,
+        )?;
+        for built in built {
             let state = if built.changed { "built" } else { "unchanged" };
             println!(
                 "{state} {} ({} KiB)",
@@ -50,7 +63,57 @@ impl Build {
                 built.bytes >> 10
             );
         }
+        for path in paths {
+            let written = place(&path, &self.out);
+            let placed =
+                written.map_err(|error| Ended::usage(format!("{}: {error}", path.display())))?;
+            match placed {
+                Placed::Nothing => {}
+                Placed::New(file) => println!("placed {}", file.display()),
+                Placed::Other(file) => println!(
+                    "kept {}, which differs from {}",
+                    file.display(),
+                    path.join(CONFIG).display()
+                ),
+            }
+        }
         Ok(())
+    }
+}
+
+/// The configuration's name, beside crates and beside components.
+const CONFIG: &str = "crank.toml";
+
+/// What became of a workspace's configuration.
+#[derive(Debug, PartialEq, Eq)]
+enum Placed {
+    /// There is none, or the same is there.
+    Nothing,
+    New(PathBuf),
+    /// Another one is there, and stays.
+    Other(PathBuf),
+}
+
+/// Puts the configuration that stands beside crates beside their components, if there is none.
+fn place(crates: &Path, out: &Path) -> io::Result<Placed> {
+    let text = match fs::read(crates.join(CONFIG)) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Placed::Nothing),
+        text => text?,
+    };
+    let file = out.join(CONFIG);
+    let mut new = Builder::new()
+        .permissions(Permissions::from_mode(0o644))
+        .tempfile_in(out)?;
+    new.write_all(&text)?;
+    match new.persist_noclobber(&file) {
+        Ok(_) => Ok(Placed::New(file)),
+        Err(failed) if failed.error.kind() == ErrorKind::AlreadyExists => {
+            match fs::read(&file)? == text {
+                true => Ok(Placed::Nothing),
+                false => Ok(Placed::Other(file)),
+            }
+        }
+        Err(failed) => Err(failed.error),
     }
 }
 
@@ -82,4 +145,23 @@ pub fn guests(root: &Path) -> Result<PathBuf, Ended> {
         "no guests/ here; name the crates to build, or run this in a clone of the repository"
             .to_owned(),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_configuration_is_placed_once_and_the_operators_is_kept() {
+        let [crates, out] = [(); 2].map(|()| tempfile::tempdir().expect("a directory"));
+        let placed = || place(crates.path(), out.path()).expect("it can be written");
+        assert_eq!(placed(), Placed::Nothing);
+        let file = out.path().join(CONFIG);
+        fs::write(crates.path().join(CONFIG), "[workers]").expect("a file");
+        assert_eq!(placed(), Placed::New(file.clone()));
+        assert_eq!(placed(), Placed::Nothing);
+        fs::write(&file, "grace_ms = 5").expect("a file");
+        assert_eq!(placed(), Placed::Other(file.clone()));
+        assert_eq!(fs::read(&file).expect("a file"), b"grace_ms = 5");
+    }
 }
