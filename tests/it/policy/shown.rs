@@ -1,6 +1,8 @@
 //! What a caller is shown: what the policy lets them call, by every door alike.
 
 use std::collections::BTreeSet;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +36,7 @@ impl Known {
         let dir = dir();
         let file = dir.path().join("tokens");
         std::fs::write(&file, lines.collect::<Vec<_>>().join("\n")).expect("a file");
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).expect("it is ours");
         let auth = Auth::open(&config(&format!("[identity]\ntokens = {file:?}\n")));
         Self {
             auth: auth.expect("it opens").expect("it is configured"),
