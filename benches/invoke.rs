@@ -1,9 +1,10 @@
 //! What an invocation costs: the bare engine running the same component, our invocation in process
 //! (validation both ways, limits, metering), the same over HTTP; and what initialisation costs that an init
-//! snapshot has done before. One run, so that the ratios
-//! hold whatever the machine.
+//! snapshot has done before. One run, so that the ratios hold whatever the machine; the first three rows in
+//! turn, before criterion takes each by itself.
 //!
 //!     cargo bench --bench invoke
+//!     cargo bench --bench invoke -- --list      # in turn alone
 
 mod common;
 #[path = "../tests/it/support/component.rs"]
@@ -12,9 +13,10 @@ mod component;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use common::{config, hello};
+use common::{config, hello, median};
 use component::{Wat, capability};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
@@ -22,15 +24,18 @@ use crank::engine::{Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
 use crank::rules::{Asking, Rules};
-use crank::sandbox::Payload;
+use crank::sandbox::{Invocation, Listener, Payload};
 use crank::worker::Snapshotted;
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use serde_json::json;
 use tokio::runtime::Runtime;
 use wasmtime::Store;
-use wasmtime::component::{Component, Linker};
+use wasmtime::component::{Component, InstancePre, Linker};
 
 const INPUT: &[u8] = br#"{"name": "Ada"}"#;
+/// Few at a time: criterion keeps the inputs and the answers of a batch, and of a large one each call would find
+/// its own fallen out of the cache.
+const BATCH: BatchSize = BatchSize::NumIterations(16);
 
 fn engine() -> Engine {
     let settings = Settings {
@@ -64,50 +69,124 @@ fn call() -> Call {
     )
 }
 
-/// Instantiate, call, drop: what wasmtime asks for, on the same engine settings, nothing else.
+/// The bare engine: instantiate, call, drop, as wasmtime asks for it, on the same engine settings.
+struct Bare {
+    engine: Engine,
+    pre: InstancePre<()>,
+    indices: handler::GuestIndices,
+}
+
+impl Bare {
+    fn new() -> Self {
+        let engine = engine();
+        let component = Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
+        let mut linker = Linker::<()>::new(engine.wasm());
+        linker
+            .define_unknown_imports_as_traps(&component)
+            .expect("traps");
+        let pre = linker.instantiate_pre(&component).expect("links");
+        let indices = handler::GuestIndices::new(&pre).expect("a handler");
+        Self {
+            engine,
+            pre,
+            indices,
+        }
+    }
+
+    async fn call(&self, request: handler::Request) -> types::Payload {
+        let mut store = Store::new(self.engine.wasm(), ());
+        store.set_epoch_deadline(u64::MAX / 2);
+        let instance = self.pre.instantiate_async(&mut store).await;
+        let instance = instance.expect("instantiates");
+        let handler = self.indices.load(&mut store, &instance).expect("a handler");
+        let answer = handler.call_handle(&mut store, &request).await;
+        answer.expect("answers").expect("greets")
+    }
+}
+
+fn request() -> handler::Request {
+    handler::Request {
+        id: "00000000000000000000000000000000".to_owned(),
+        capability: "greet:hello_world".to_owned(),
+        input: types::Payload {
+            media_type: "application/json".to_owned(),
+            body: INPUT.to_vec(),
+        },
+        parameters: Vec::new(),
+        caller: None,
+        deadline_ms: 30_000,
+        context: Vec::new(),
+    }
+}
+
+/// The bare engine, one invocation without validation and routing, and one with both, a few hundred calls each in
+/// turn: what slows the machine down for a while slows all three down.
+fn in_turn() {
+    const ROUNDS: usize = 101;
+    const CALLS: u32 = 200;
+    let runtime = Runtime::new().expect("a runtime");
+    let (bare, engine) = (Bare::new(), engine());
+    let config = Arc::new(config());
+    let snapshot = runtime.block_on(Snapshot::load(&engine, &config, vec![hello()]));
+    let worker = snapshot.workers()[0].clone();
+    let offered = worker.offered()[0].clone();
+    let router = Router::new(Registry::new(snapshot));
+    let invocation = || Invocation {
+        id: "00000000000000000000000000000000".to_owned(),
+        capability: offered.id.clone(),
+        input: call().input,
+        parameters: Vec::new(),
+        caller: None,
+        deadline: Instant::now() + offered.limits.wall,
+        context: Vec::new(),
+        events: Listener::Nobody,
+        peers: None,
+    };
+    let mut took = [const { Vec::new() }; 3];
+    for _ in 0..ROUNDS {
+        for (which, took) in took.iter_mut().enumerate() {
+            let began = Instant::now();
+            runtime.block_on(async {
+                for _ in 0..CALLS {
+                    match which {
+                        0 => drop(bare.call(request()).await),
+                        1 => {
+                            let outcome = worker.invoke(invocation(), offered.limits).await;
+                            drop(outcome.result.expect("greets"));
+                        }
+                        _ => drop(router.invoke(call()).await.expect("greets")),
+                    }
+                }
+            });
+            took.push(began.elapsed().as_secs_f64() * 1e6 / f64::from(CALLS));
+        }
+    }
+    let names = [
+        "bare wasmtime",
+        "crank, validation aside",
+        "crank in process",
+    ];
+    println!("hello in turn, {ROUNDS} rounds of {CALLS} calls:");
+    for (name, ours) in names.iter().zip(&took) {
+        let ratios = ours.iter().zip(&took[0]).map(|(ours, bare)| ours / bare);
+        println!(
+            "{name:24} median {:.1} us, least {:.1} us; to bare in the same round, median {:.2}",
+            median(ours.clone()),
+            ours.iter().copied().fold(f64::INFINITY, f64::min),
+            median(ratios.collect()),
+        );
+    }
+}
+
+/// The bare engine alone.
 fn bare(c: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
-    let engine = engine();
-    let component = Component::from_file(engine.wasm(), hello()).expect("hello-world compiles");
-    let mut linker = Linker::<()>::new(engine.wasm());
-    linker
-        .define_unknown_imports_as_traps(&component)
-        .expect("traps");
-    let pre = linker.instantiate_pre(&component).expect("links");
-    let indices = handler::GuestIndices::new(&pre).expect("a handler");
-    let (engine, pre, indices) = (&engine, &pre, &indices);
+    let bare = Bare::new();
     let mut group = c.benchmark_group("hello");
     group.throughput(Throughput::Elements(1));
     group.bench_function("bare wasmtime", |b| {
-        b.to_async(&runtime).iter_batched(
-            || handler::Request {
-                id: "00000000000000000000000000000000".to_owned(),
-                capability: "greet:hello_world".to_owned(),
-                input: types::Payload {
-                    media_type: "application/json".to_owned(),
-                    body: INPUT.to_vec(),
-                },
-                parameters: Vec::new(),
-                caller: None,
-                deadline_ms: 30_000,
-                context: Vec::new(),
-            },
-            |request| async move {
-                let mut store = Store::new(engine.wasm(), ());
-                store.set_epoch_deadline(u64::MAX / 2);
-                let instance = pre
-                    .instantiate_async(&mut store)
-                    .await
-                    .expect("instantiates");
-                let handler = indices.load(&mut store, &instance).expect("a handler");
-                let answer = handler
-                    .call_handle(&mut store, &request)
-                    .await
-                    .expect("answers");
-                answer.expect("greets")
-            },
-            BatchSize::SmallInput,
-        );
+        b.to_async(&runtime)
+            .iter_batched(request, |request| bare.call(request), BATCH);
     });
     group.finish();
 }
@@ -132,7 +211,7 @@ fn under_a_policy(c: &mut Criterion) {
                 ..call()
             },
             |call| async { router.invoke(call).await.expect("greets") },
-            BatchSize::SmallInput,
+            BATCH,
         );
     });
     group.bench_function("a decision that is known", |b| {
@@ -160,7 +239,7 @@ fn in_process(c: &mut Criterion) {
         b.to_async(&runtime).iter_batched(
             call,
             |call| async { router.invoke(call).await.expect("greets") },
-            BatchSize::SmallInput,
+            BATCH,
         );
     });
     group.finish();
@@ -266,7 +345,7 @@ fn initialised(c: &mut Criterion) {
                     ..call()
                 },
                 |call| async { router.invoke(call).await.expect("answers") },
-                BatchSize::SmallInput,
+                BATCH,
             );
         });
     }
@@ -281,4 +360,8 @@ criterion_group!(
     initialised,
     over_http
 );
-criterion_main!(benches);
+fn main() {
+    in_turn();
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}

@@ -19,8 +19,6 @@ use std::time::{Duration, Instant};
 
 use semver::VersionReq;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::error::Elapsed;
-use tokio::time::timeout_at;
 
 pub use choose::{Ask, Criterion, Decision, choose};
 pub use explain::{Explanation, Held, Weighed, explain};
@@ -269,9 +267,9 @@ impl Router {
                 }
                 Provider::Remote(remote) => {
                     let mut recording = self.recording(&candidate.offered, &call, deadline, began);
-                    let answered = self
-                        .forward(remote, &call, claim, deadline, &mut recording)
-                        .await;
+                    // Boxed, so that a call of a component does not carry the room for it.
+                    let forwarded = self.forward(remote, &call, claim, deadline, &mut recording);
+                    let answered = Box::pin(forwarded).await;
                     let failed = answered.as_ref().err();
                     recording.end(failed.map(|unanswered| unanswered.failure.code));
                     match answered {
@@ -319,8 +317,8 @@ impl Router {
         call: &Call,
         deadline: Instant,
     ) -> Result<Permit<'a>, Failure> {
-        let input = check::input(&self.shared.checks, offered, &call.input, &call.parameters);
-        timeout_at(deadline.into(), input).await.map_err(late)??;
+        let (input, parameters) = (&call.input, &call.parameters);
+        check::input(&self.shared.checks, offered, input, parameters, deadline).await?;
         let admission = &self.shared.admission;
         match &call.chain {
             Some(_) => admission.admit_nested(worker.lane()),
@@ -394,18 +392,14 @@ impl Router {
             result,
             gathered,
             usage,
-        } = worker.invoke(invocation, offered.limits).await;
+        } = Box::pin(worker.invoke(invocation, offered.limits)).await;
         recording.used(usage);
         if let Some(claim) = claim.filter(|_| usage.start.is_zero()) {
             // There was no instance.
             claim.untouched();
         }
         let checked = match result {
-            Ok(output) => {
-                let output = check::output(&self.shared.checks, offered, output);
-                let output = timeout_at(deadline.into(), output).await;
-                output.map_err(late).and_then(|output| output)
-            }
+            Ok(output) => check::output(&self.shared.checks, offered, output, deadline).await,
             Err(failure) => Err(failure),
         };
         let code = checked.as_ref().err().map(|failure| failure.code);
@@ -515,13 +509,6 @@ impl Tried {
 /// Whether a worker refused a call that another might take.
 fn has_no_room(failure: &Failure) -> bool {
     matches!(failure.code, Code::Overloaded | Code::Unavailable)
-}
-
-fn late(_: Elapsed) -> Failure {
-    Failure::new(
-        Code::Deadline,
-        "the deadline passed while a body was being checked",
-    )
 }
 
 /// Who runs a call with a key.

@@ -234,8 +234,12 @@ impl Sandbox {
     }
 
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.
-    pub async fn invoke(&self, invocation: Invocation, limits: Limits) -> Outcome {
-        run::invoke(self, invocation, limits).await
+    pub fn invoke(
+        &self,
+        invocation: Invocation,
+        limits: Limits,
+    ) -> impl Future<Output = Outcome> + Send {
+        run::invoke(self, invocation, limits)
     }
 }
 

@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use tokio::time::timeout_at;
-
-use super::{Call, Router, check, late};
+use super::{Call, Router, check};
 use crate::error::{Code, Failure, Fault};
 use crate::registry::Candidate;
 
@@ -55,10 +53,9 @@ impl Router {
         began: Instant,
     ) -> Result<(), Failure> {
         let offered = &self.pick(candidates, call, began).await?.offered;
-        let checked = check::input(&self.shared.checks, offered, &call.input, &call.parameters);
-        timeout_at(call.deadline(offered, began).into(), checked)
-            .await
-            .map_err(late)?
+        let (input, parameters) = (&call.input, &call.parameters);
+        let deadline = call.deadline(offered, began);
+        check::input(&self.shared.checks, offered, input, parameters, deadline).await
     }
 }
 

@@ -1,10 +1,13 @@
 //! Inputs and outputs against the capability's schemas, which were compiled at load.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::Semaphore;
+use tokio::time::error::Elapsed;
+use tokio::time::timeout_at;
 
 use crate::capability::{MediaType, Schema, Schemas};
 use crate::error::{Code, Failure};
@@ -17,6 +20,7 @@ pub async fn input(
     offered: &Arc<Offered>,
     input: &Payload,
     parameters: &[(String, String)],
+    deadline: Instant,
 ) -> Result<(), Failure> {
     let capability = &offered.capability;
     let media_type = MediaType::parse(&input.media_type)
@@ -46,18 +50,25 @@ pub async fn input(
         ));
     }
     let schema: fn(&Schemas) -> &Schema = |schemas| &schemas.input;
-    json(turns, offered, schema, &input.body, |schema, body| {
-        let value = serde_json::from_slice::<Value>(body).map_err(|error| {
-            Failure::new(
-                Code::InvalidRequest,
-                format!("the body is not JSON: {error}"),
-            )
-        })?;
-        schema.validate(&value).map_err(|faults| {
-            Failure::new(Code::InvalidInput, "the input does not match the schema")
-                .with_faults(faults)
-        })
-    })
+    json(
+        turns,
+        offered,
+        schema,
+        &input.body,
+        deadline,
+        |schema, body| {
+            let value = serde_json::from_slice::<Value>(body).map_err(|error| {
+                Failure::new(
+                    Code::InvalidRequest,
+                    format!("the body is not JSON: {error}"),
+                )
+            })?;
+            schema.validate(&value).map_err(|faults| {
+                Failure::new(Code::InvalidInput, "the input does not match the schema")
+                    .with_faults(faults)
+            })
+        },
+    )
     .await
 }
 
@@ -66,6 +77,7 @@ pub async fn output(
     turns: &Semaphore,
     offered: &Arc<Offered>,
     output: Payload,
+    deadline: Instant,
 ) -> Result<Payload, Failure> {
     let produces = &offered.capability.produces;
     let kept =
@@ -84,19 +96,26 @@ pub async fn output(
     }
     if produces.is_json() {
         let schema: fn(&Schemas) -> &Schema = |schemas| &schemas.output;
-        json(turns, offered, schema, &output.body, |schema, body| {
-            let value = serde_json::from_slice::<Value>(body).map_err(|error| {
-                Failure::new(Code::InvalidOutput, "the worker's answer is not JSON")
-                    .with_cause(error)
-            })?;
-            schema.validate(&value).map_err(|faults| {
-                Failure::new(
-                    Code::InvalidOutput,
-                    "the worker's answer does not match its own schema",
-                )
-                .with_faults(faults)
-            })
-        })
+        json(
+            turns,
+            offered,
+            schema,
+            &output.body,
+            deadline,
+            |schema, body| {
+                let value = serde_json::from_slice::<Value>(body).map_err(|error| {
+                    Failure::new(Code::InvalidOutput, "the worker's answer is not JSON")
+                        .with_cause(error)
+                })?;
+                schema.validate(&value).map_err(|faults| {
+                    Failure::new(
+                        Code::InvalidOutput,
+                        "the worker's answer does not match its own schema",
+                    )
+                    .with_faults(faults)
+                })
+            },
+        )
         .await?;
     }
     Ok(output)
@@ -109,16 +128,28 @@ async fn json(
     offered: &Arc<Offered>,
     schema: fn(&Schemas) -> &Schema,
     body: &Bytes,
+    deadline: Instant,
     check: fn(&Schema, &[u8]) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     if schema(&offered.capability.schemas).is_quick(body.len()) {
         return check(schema(&offered.capability.schemas), body);
     }
-    let _turn = turns.acquire().await.map_err(Failure::internal)?;
-    let (offered, body) = (offered.clone(), body.clone());
-    tokio::task::spawn_blocking(move || check(schema(&offered.capability.schemas), &body))
-        .await
-        .unwrap_or_else(|panic| Err(Failure::internal(panic)))
+    // Boxed, so that a call whose bodies are small does not carry the room for it.
+    let slow = Box::pin(async {
+        let _turn = turns.acquire().await.map_err(Failure::internal)?;
+        let (offered, body) = (offered.clone(), body.clone());
+        tokio::task::spawn_blocking(move || check(schema(&offered.capability.schemas), &body))
+            .await
+            .unwrap_or_else(|panic| Err(Failure::internal(panic)))
+    });
+    timeout_at(deadline.into(), slow).await.map_err(late)?
+}
+
+fn late(_: Elapsed) -> Failure {
+    Failure::new(
+        Code::Deadline,
+        "the deadline passed while a body was being checked",
+    )
 }
 
 fn unsupported(offered: &Offered, got: &MediaType) -> Failure {

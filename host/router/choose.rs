@@ -10,7 +10,6 @@ use std::time::Duration;
 use semver::{Version, VersionReq};
 
 use super::facts::{Facts, Load};
-use crate::capability::Affinity;
 use crate::worker::Health;
 
 /// What a call asks of whoever serves it.
@@ -67,7 +66,7 @@ pub fn choose(facts: &[Facts], ask: &Ask, seed: u64) -> Decision {
     for (index, facts) in facts.iter().enumerate() {
         // Most have the version of the best so far, which need not be looked at twice.
         let best = top.as_ref().map(|(best, _)| best.version);
-        let same = best.filter(|best| *best == facts.version);
+        let same = best.filter(|best| same_version(best, facts.version));
         if let Some(criterion) = bar_known(facts, ask, same.is_some()) {
             barred = barred.max(criterion);
             continue;
@@ -83,17 +82,24 @@ pub fn choose(facts: &[Facts], ask: &Ask, seed: u64) -> Decision {
         let drawn = Drawn {
             lot: lot(seed, facts.number),
             index,
-            load: facts.load,
         };
         match &mut top {
             Some((_, pair)) if order.is_eq() => pair.draw(drawn),
-            _ => top = Some((standing, Pair::of(drawn))),
+            _ => top = Some((standing, Pair(drawn, drawn))),
         }
     }
     match top {
-        Some((_, pair)) => Decision::Chosen(pair.less_loaded().index),
+        Some((_, pair)) => Decision::Chosen(pair.less_loaded(facts)),
         None => Decision::Nobody(barred),
     }
+}
+
+/// Whether two versions are one: the numbers first, since few versions have more than these.
+#[inline(always)]
+fn same_version(one: &Version, other: &Version) -> bool {
+    (one.major, one.minor, one.patch) == (other.major, other.minor, other.patch)
+        && (one.pre.is_empty() && other.pre.is_empty() || one.pre == other.pre)
+        && (one.build.is_empty() && other.build.is_empty() || one.build == other.build)
 }
 
 /// What forbids a candidate, if anything does.
@@ -130,13 +136,17 @@ pub(super) fn target(facts: &Facts, ask: &Ask) -> Option<Duration> {
     }
 }
 
+fn suspect(facts: &Facts) -> bool {
+    facts.health == Health::Suspect
+}
+
 /// By how much a candidate misses its SLO; 0 if it keeps it. A prediction of twice the target counts as
 /// much as an error budget that is spent twice.
 #[inline]
 fn miss(facts: &Facts, ask: &Ask) -> f64 {
     let late = match (facts.predicted, target(facts, ask)) {
         (Some(predicted), Some(target)) if predicted > target => {
-            predicted.as_secs_f64() / target.as_secs_f64().max(1e-9) - 1.0
+            nanos(predicted) / nanos(target).max(1.0) - 1.0
         }
         _ => 0.0,
     };
@@ -147,23 +157,26 @@ fn miss(facts: &Facts, ask: &Ask) -> f64 {
     late + overspent
 }
 
+/// By way of an integer, which a machine converts at once.
+#[inline(always)]
+fn nanos(duration: Duration) -> f64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX) as f64
+}
+
 /// Where a candidate stands by the criteria that rank; the better one is the less.
 pub(super) struct Standing<'a> {
-    suspect: bool,
+    facts: &'a Facts<'a>,
     version: &'a Version,
     pub miss: f64,
-    affinity: Affinity,
-    cost: f64,
 }
 
 impl<'a> Standing<'a> {
-    pub fn of(facts: &Facts<'a>, ask: &Ask) -> Self {
+    #[inline(always)]
+    pub fn of(facts: &'a Facts<'a>, ask: &Ask) -> Self {
         Self {
-            suspect: facts.health == Health::Suspect,
+            facts,
             version: facts.version,
             miss: miss(facts, ask),
-            affinity: facts.affinity,
-            cost: facts.cost,
         }
     }
 
@@ -180,11 +193,12 @@ impl<'a> Standing<'a> {
             true => Ordering::Equal,
             false => other.version.cmp(self.version),
         };
-        by(Criterion::Health, self.suspect.cmp(&other.suspect))
+        let (mine, theirs) = (self.facts, other.facts);
+        by(Criterion::Health, suspect(mine).cmp(&suspect(theirs)))
             .or_else(|| by(Criterion::Version, versions()))
             .or_else(|| by(Criterion::Slo, self.miss.total_cmp(&other.miss)))
-            .or_else(|| by(Criterion::Affinity, self.affinity.cmp(&other.affinity)))
-            .or_else(|| by(Criterion::Cost, self.cost.total_cmp(&other.cost)))
+            .or_else(|| by(Criterion::Affinity, mine.affinity.cmp(&theirs.affinity)))
+            .or_else(|| by(Criterion::Cost, mine.cost.total_cmp(&theirs.cost)))
     }
 }
 
@@ -193,30 +207,28 @@ impl<'a> Standing<'a> {
 struct Drawn {
     lot: u64,
     index: usize,
-    load: Load,
 }
 
-/// The two with the lowest lots so far, which is as good as any two: lots are random.
-struct Pair(Drawn, Option<Drawn>);
+/// The two with the lowest lots so far, which is as good as any two: lots are random. Twice the same, where
+/// there is one alone.
+struct Pair(Drawn, Drawn);
 
 impl Pair {
-    fn of(first: Drawn) -> Self {
-        Self(first, None)
-    }
-
+    #[inline(always)]
     fn draw(&mut self, drawn: Drawn) {
         if drawn.lot < self.0.lot {
-            self.1 = Some(std::mem::replace(&mut self.0, drawn));
-        } else if self.1.is_none_or(|second| drawn.lot < second.lot) {
-            self.1 = Some(drawn);
+            self.1 = std::mem::replace(&mut self.0, drawn);
+        } else if drawn.lot < self.1.lot || self.0.index == self.1.index {
+            self.1 = drawn;
         }
     }
 
-    fn less_loaded(self) -> Drawn {
+    fn less_loaded(self, facts: &[Facts]) -> usize {
         let Self(first, second) = self;
-        match second {
-            Some(second) if is_less(second.load, first.load) => second,
-            _ => first,
+        let load = |drawn: Drawn| facts.get(drawn.index).map(|facts| facts.load);
+        match (load(first), load(second)) {
+            (Some(one), Some(other)) if is_less(other, one) => second.index,
+            _ => first.index,
         }
     }
 }

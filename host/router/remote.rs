@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::time::timeout_at;
-
-use super::{Answer, Call, Router, check, late, ran};
+use super::{Answer, Call, Router, check, ran};
 use crate::error::{Code, Failure};
 use crate::idempotency::Claim;
 use crate::limits::Usage;
@@ -26,9 +24,9 @@ impl Router {
     ) -> Result<Answer, Unanswered> {
         let offered = remote.offered();
         let checks = &self.shared.checks;
-        let input = check::input(checks, offered, &call.input, &call.parameters);
-        let input = timeout_at(deadline.into(), input).await.map_err(late);
-        input.and_then(|input| input).map_err(here)?;
+        let (input, parameters) = (&call.input, &call.parameters);
+        let checked = check::input(checks, offered, input, parameters, deadline).await;
+        checked.map_err(here)?;
         let remotes = self.registry().remotes();
         let path = remotes.onward(&call.path).map_err(here)?;
         if let Some(claim) = claim {
@@ -64,9 +62,8 @@ impl Router {
         let payload = if offered.capability.produces.is_event_stream() {
             events(output).map_err(here)?
         } else {
-            let output = check::output(checks, offered, output);
-            let output = timeout_at(deadline.into(), output).await.map_err(late);
-            output.and_then(|output| output).map_err(here)?
+            let checked = check::output(checks, offered, output, deadline).await;
+            checked.map_err(here)?
         };
         let usage = Usage {
             run: sent.elapsed(),
