@@ -5,7 +5,7 @@
 const MOST: usize = 1 << 28;
 
 /// Where in a tag the tokenizer is: the states of the HTML standard, as far as attributes hang on them.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum State {
     TagName,
     BeforeName,
@@ -18,17 +18,6 @@ enum State {
 }
 
 use State::*;
-
-const STATES: [State; 8] = [
-    TagName,
-    BeforeName,
-    Name,
-    AfterName,
-    BeforeValue,
-    Unquoted,
-    Single,
-    Double,
-];
 
 impl State {
     /// The state after one more byte. `None`: the tag is over.
@@ -60,33 +49,47 @@ impl State {
 /// comment, so whatever looks like the beginning of a tag is followed; where two lead to the same state the one
 /// with more attributes counts for both.
 pub fn are_too_many(page: &str) -> bool {
+    let page = page.as_bytes();
     let mut cost = 0_usize;
-    // By state: one more than the attributes so far; 0 where no tag is in that state.
-    let mut tags = [0_usize; STATES.len()];
-    let mut last = [0, 0];
-    for byte in page.bytes() {
-        let mut then = [0; STATES.len()];
-        for (state, count) in STATES.into_iter().zip(tags).filter(|(_, count)| *count > 0) {
-            let Some(next) = state.after(byte) else {
+    // States of what may be tags, each at most once, with the attributes so far.
+    let (mut tags, mut then) = (Vec::<(State, usize)>::new(), Vec::new());
+    // Where the last name of a tag began.
+    let mut named = None;
+    let mut at = 0;
+    while let Some(byte) = page.get(at) {
+        if tags.is_empty() && *byte != b'<' && named < Some(at) {
+            let next = page[at..].iter().position(|byte| *byte == b'<');
+            at += next.unwrap_or(page.len());
+            continue;
+        }
+        for (state, count) in tags.drain(..) {
+            let Some(next) = state.after(*byte) else {
                 continue;
             };
-            let mut count = count;
-            if next.begins_attribute(state) {
-                cost += count;
-                count += 1;
-            }
-            let there = &mut then[next as usize];
-            *there = count.max(*there);
+            let begun = usize::from(next.begins_attribute(state));
+            cost += begun * count;
+            put(&mut then, next, count + begun);
         }
-        if byte.is_ascii_alphabetic() && matches!(last, [_, b'<'] | [b'<', b'/']) {
-            let there = &mut then[TagName as usize];
-            *there = 1.max(*there);
+        if named == Some(at) {
+            put(&mut then, TagName, 0);
+        }
+        if *byte == b'<' {
+            let name = at + 1 + usize::from(page.get(at + 1) == Some(&b'/'));
+            let is_name = page.get(name).is_some_and(u8::is_ascii_alphabetic);
+            named = Some(name).filter(|_| is_name);
         }
         if cost > MOST {
             return true;
         }
-        tags = then;
-        last = [last[1], byte];
+        std::mem::swap(&mut tags, &mut then);
+        at += 1;
     }
     false
+}
+
+fn put(tags: &mut Vec<(State, usize)>, state: State, count: usize) {
+    match tags.iter_mut().find(|(there, _)| *there == state) {
+        Some((_, most)) => *most = count.max(*most),
+        None => tags.push((state, count)),
+    }
 }

@@ -15,6 +15,8 @@ fn a_tag_whose_attributes_would_cost_too_much_is_refused_wherever_it_stands() {
     for tag in [
         format!("<p{many}>"),
         format!("</p{many}>"),
+        format!("</p='{many}>"),
+        format!("text <<p/=\"{many}>"),
         format!("<svg><title><a{many}>"),
         format!("<!-- > <p x='--> <p{many}>"),
         format!("<a{}>", many.replace("=\">\" ", "/")),
