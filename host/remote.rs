@@ -63,6 +63,8 @@ pub struct Entry {
     endpoint: Arc<Endpoint>,
     /// The registrar whose it is. None: the operator's.
     owner: Option<SpiffeId>,
+    /// Who registered it as an operator, where that was an identity: it holds as long as they are one.
+    operator: Option<SpiffeId>,
     limits: Limits,
     bid: f64,
     /// What it says of its load, as the bits of a float from 0 to 1.
@@ -89,9 +91,9 @@ pub struct Refused {
 /// the local operator may, else those whom the configuration lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Caller {
-    /// Came over the loopback interface, past the door: whoever runs programs on this machine. Or has proven to be an
-    /// operator who may register.
-    Operator,
+    /// Came over the loopback interface, past the door: whoever runs programs on this machine. Or, with an id, has
+    /// proven to be an operator who may register.
+    Operator(Option<SpiffeId>),
     /// Has proven to be one whom the operator lists in `identity.registrars`.
     Registrar(Registrar),
     /// Anybody else.
@@ -106,12 +108,19 @@ impl Caller {
     /// `denied`: they may not register.
     pub fn owner(&self) -> Result<Option<&SpiffeId>, Failure> {
         match self {
-            Caller::Operator => Ok(None),
+            Caller::Operator(_) => Ok(None),
             Caller::Registrar(registrar) => Ok(Some(&registrar.id)),
             Caller::Foreign => Err(Failure::new(
                 Code::Denied,
                 "workers are registered from the host's own machine, or by who stands in identity.registrars",
             )),
+        }
+    }
+
+    fn operator(&self) -> Option<&SpiffeId> {
+        match self {
+            Caller::Operator(id) => id.as_ref(),
+            _ => None,
         }
     }
 }

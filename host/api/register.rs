@@ -90,7 +90,7 @@ fn asks(shared: &Shared, caller: Option<&Arc<Identified>>) -> Caller {
         return shared.callers.clone();
     };
     match caller.and_then(|caller| Some((caller, auth.registrar(caller)?))) {
-        Some((caller, _)) if auth.may_operate(caller) => Caller::Operator,
+        Some((caller, _)) if auth.may_operate(caller) => Caller::Operator(Some(caller.id.clone())),
         Some((_, registrar)) => Caller::Registrar(registrar.clone()),
         None => Caller::Foreign,
     }

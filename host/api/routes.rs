@@ -92,7 +92,7 @@ pub(super) fn routes(
         },
         credentials: Credentials::new(settings),
         callers: match bound.ip().is_loopback() {
-            true => Caller::Operator,
+            true => Caller::Operator(None),
             false => Caller::Foreign,
         },
         door: door.clone(),

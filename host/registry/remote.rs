@@ -77,7 +77,7 @@ impl Registry {
                 None => Ok(renewed),
             };
         }
-        let entry = remotes.prepare(registration, owner).await?;
+        let entry = remotes.prepare(registration, caller).await?;
         let _turn = self.turn.lock().await;
         let entries = remotes.with(&entry)?;
         let tried = remote::join(self.snapshot().workers(), &entries);

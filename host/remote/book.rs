@@ -14,7 +14,7 @@ use terms::Terms;
 use super::address::Address;
 use super::kept::{Kept, fresh_controller_id};
 use super::registration::Registration;
-use super::{Endpoint, Entry, Source, lock};
+use super::{Caller, Endpoint, Entry, Source, lock};
 use crate::capability::Capability;
 use crate::config::Config;
 use crate::error::{Code, Failure, Fault};
@@ -182,9 +182,9 @@ impl Remotes {
     pub async fn prepare(
         &self,
         registration: Registration,
-        owner: Option<&SpiffeId>,
+        caller: &Caller,
     ) -> Result<Arc<Entry>, Failure> {
-        let terms = self.terms()?;
+        let (terms, owner) = (self.terms()?, caller.owner()?);
         let capability = registration.read().map_err(|problems| {
             let faults = problems.into_iter().map(|problem| Fault {
                 pointer: format!("/{}", problem.path.replace('.', "/")),
@@ -214,6 +214,7 @@ impl Remotes {
         };
         let mut entry = terms.entry(capability, registration, Source::Registered, endpoint);
         entry.owner = owner.cloned();
+        entry.operator = caller.operator().cloned();
         entry.renew(&entry.registration);
         Ok(Arc::new(entry))
     }

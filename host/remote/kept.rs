@@ -31,6 +31,9 @@ pub struct Line {
     /// The registrar whose it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<String>,
+    /// Who registered it as an operator, where that was an identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<String>,
 }
 
 impl Kept {

@@ -111,7 +111,6 @@ impl Asked {
 
     /// Type and memory say which GPUs will do, the count how many of these there must be.
     fn gpus(&self, gpus: &[Gpu]) -> Vec<Lack> {
-        let there = listed(gpus);
         let typed = |gpu: &&Gpu| self.gpu_type.is_none_or(|asked| gpu.maker == asked);
         let roomy = |gpu: &&Gpu| {
             self.gpu_memory_mb
@@ -119,26 +118,38 @@ impl Asked {
         };
         let typed = || gpus.iter().filter(typed);
         let fitting = typed().filter(roomy).count();
-        let lack = |constraint: Constraint, asked: &dyn Display| {
+        // Where there is no GPU, of what kind it would have to be is no matter.
+        let of_type = self.gpu_type.filter(|_| !gpus.is_empty());
+        let of_type =
+            of_type.map_or_else(String::new, |asked| format!(" of type {}", asked.as_str()));
+        let with = self.gpu_memory_mb.filter(|_| !gpus.is_empty());
+        let with = with.map_or_else(String::new, |asked| format!(" with {asked} MiB or more"));
+        let there = listed(gpus);
+        let of_these = match fitting {
+            _ if of_type.is_empty() && with.is_empty() => there.clone(),
+            0 => format!("none: it has {there}"),
+            some => format!("{some} of these: it has {there}"),
+        };
+        let lack = |constraint: Constraint, asked: &dyn Display, has: &str| {
             let name = constraint.as_str();
-            (
-                constraint,
-                format!("{name} is {asked}, and this host has {there}"),
-            )
+            let lack = format!("{name} is {asked}, and this host has {has}");
+            (constraint, lack)
         };
         let mut lacks = Vec::new();
         if let Some(asked) = self.gpu_type.filter(|_| typed().next().is_none()) {
-            lacks.push(lack(Constraint::GpuType, &asked.as_str()));
+            lacks.push(lack(Constraint::GpuType, &asked.as_str(), &there));
         }
         if let Some(asked) = self.gpu_memory_mb.filter(|_| fitting == 0) {
-            lacks.push(lack(Constraint::GpuMemoryMb, &asked));
+            let asked = format_args!("{asked}{of_type}");
+            lacks.push(lack(Constraint::GpuMemoryMb, &asked, &there));
         }
         if let Some(asked) = self.gpu_count.filter(|asked| fitting < *asked as usize) {
-            lacks.push(lack(Constraint::GpuCount, &asked));
+            let asked = format_args!("{asked}{of_type}{with}");
+            lacks.push(lack(Constraint::GpuCount, &asked, &of_these));
         }
         if self.gpu && gpus.is_empty() {
             let asked = EnvProfile::GpuRequired.as_str();
-            lacks.push(lack(Constraint::EnvProfile, &asked));
+            lacks.push(lack(Constraint::EnvProfile, &asked, &there));
         }
         lacks
     }

@@ -22,11 +22,11 @@ fn data(name: &str) -> PathBuf {
         .join(name)
 }
 
-fn read(name: &str) -> Vec<u8> {
+pub fn read(name: &str) -> Vec<u8> {
     std::fs::read(data(name)).expect("a fixture")
 }
 
-fn has_gpu() -> bool {
+pub fn has_gpu() -> bool {
     let has = !Adapter::find().is_empty();
     assert!(
         has || std::env::var_os("TEST_GPU").is_none(),

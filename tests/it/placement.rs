@@ -195,13 +195,23 @@ fn gpus_that_are_not_there_refuse_and_those_that_are_do_not() {
         assert_says(
             &refusal(&two, apart, "").await,
             &[
-                "gpu_memory_mb is 16384",
+                "gpu_memory_mb is 16384 of type nvidia",
                 "nvidia with 8192 MiB",
                 "amd with 16384 MiB",
             ],
         );
         let often = json!({ "gpu-count": 2, "gpu-type": "amd" });
-        assert_says(&refusal(&two, often, "").await, &["gpu_count is 2"]);
+        assert_says(
+            &refusal(&two, often, "").await,
+            &["gpu_count is 2 of type amd, and this host has 1 of these: it has 2 GPUs ("],
+        );
+        let other = json!({ "gpu-count": 1, "gpu-type": "software", "gpu-memory-mb": 64 });
+        assert_says(
+            &refusal(&two, other, "").await,
+            &[
+                "gpu_count is 1 of type software with 64 MiB or more, and this host has none: it has 2 GPUs (",
+            ],
+        );
     });
 }
 

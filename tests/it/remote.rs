@@ -2,10 +2,11 @@
 
 mod calls;
 mod mesh;
+mod pictures;
 mod tls;
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
+use crate::identity::authority::Leaf;
 use crate::support::component::{Wat, capability};
 use crate::support::{Host, config, dir, load, place};
 
@@ -27,6 +29,7 @@ const LOOPBACK: &str = "remote_addresses = [\"127.0.0.0/8\", \"::1\"]";
 /// A worker in Python, killed at the end.
 struct Python {
     child: Child,
+    scheme: &'static str,
     port: u16,
     dir: Arc<TempDir>,
 }
@@ -37,11 +40,27 @@ impl Python {
     }
 
     fn at(dir: Arc<TempDir>, port: u16) -> Self {
+        Self::with(dir, port, "http", &[])
+    }
+
+    /// One that is `localhost` by this certificate.
+    fn over_tls(leaf: &Leaf) -> Self {
+        let dir = Arc::new(dir());
+        let files = [("certificate", &leaf.certificate), ("key", &leaf.key)];
+        let files = files.map(|(name, pem)| {
+            std::fs::write(dir.path().join(name), pem).unwrap();
+            dir.path().join(name)
+        });
+        Self::with(dir, 0, "https", &files)
+    }
+
+    fn with(dir: Arc<TempDir>, port: u16, scheme: &'static str, files: &[PathBuf]) -> Self {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/remote/worker.py");
         let mut child = Command::new("python3")
             .arg(script)
             .arg(dir.path())
             .arg(port.to_string())
+            .args(files)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -51,11 +70,16 @@ impl Python {
             .read_line(&mut line)
             .unwrap();
         let port = line.trim().parse().expect("it prints its port");
-        Self { child, port, dir }
+        Self {
+            child,
+            scheme,
+            port,
+            dir,
+        }
     }
 
     fn url(&self) -> String {
-        format!("http://localhost:{}", self.port)
+        format!("{}://localhost:{}", self.scheme, self.port)
     }
 
     /// The calls that reached it.
@@ -83,7 +107,7 @@ struct Meshed {
 
 impl Meshed {
     /// With these components and lines of `crank.toml`; its state lies in a directory.
-    async fn start(components: Vec<std::path::PathBuf>, toml: &str, state: &Path) -> Self {
+    async fn start(components: Vec<PathBuf>, toml: &str, state: &Path) -> Self {
         let toml = format!("state_dir = {:?}\n{toml}", state.to_str().unwrap());
         let remotes = Remotes::open(&config(&toml)).unwrap();
         let registry = Registry::new(load(components, &toml).await).joined_by(remotes);

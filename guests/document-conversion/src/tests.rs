@@ -1,5 +1,6 @@
 //! What a caller sees, through the worker's own front door.
 
+mod attributes;
 mod formats;
 
 use crank_worker::{Failure, Payload, Request};

@@ -23,6 +23,7 @@ pub struct Terms {
     bound: Vec<WorkerSettings>,
     ranges: Vec<IpNet>,
     registrars: Vec<Registrar>,
+    operators: Vec<SpiffeId>,
     limits: Limits,
     max_bid: f64,
     /// What proves who remote workers are.
@@ -39,6 +40,7 @@ impl Terms {
             bound: config.workers.values().cloned().collect(),
             ranges: config.remote_addresses.clone(),
             registrars: config.identity.registrars.clone(),
+            operators: config.identity.operators.clone(),
             limits: limits(config),
             max_bid: config.limits.max_slo_bid.into(),
             outgoing: Arc::new(Outgoing::open(files, &config.trust_domain)?),
@@ -55,6 +57,12 @@ impl Terms {
                 Err(Failure::new(Code::Denied, message))
             }
         }
+    }
+
+    /// Whether who registered something as an operator might still.
+    pub fn is_operator(&self, id: &SpiffeId) -> bool {
+        let mut registrars = self.registrars.iter();
+        registrars.any(|registrar| registrar.id == *id) && self.operators.contains(id)
     }
 
     /// Whether the ids that it claims may be a remote worker's.
@@ -136,6 +144,7 @@ impl Terms {
             source,
             endpoint,
             owner: None,
+            operator: None,
             limits: self.limits,
             bid: capability.slo_bid.unwrap_or_default().min(self.max_bid),
             load: AtomicU64::new(load.to_bits()),

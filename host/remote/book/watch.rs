@@ -171,10 +171,18 @@ impl Remotes {
             .registration
             .read()
             .map_err(|problems| format!("{problems:?}"))?;
-        let owner = line.owner.as_deref().map(SpiffeId::parse).transpose();
-        let owner = owner.map_err(|error| error.to_string())?;
+        let id = |text: &Option<String>| {
+            let id = text.as_deref().map(SpiffeId::parse).transpose();
+            id.map_err(|error| error.to_string())
+        };
+        let (owner, operator) = (id(&line.owner)?, id(&line.operator)?);
         if let Some(owner) = &owner {
             terms.grants(owner, &capability).map_err(told)?;
+        }
+        if let Some(id) = operator.as_ref().filter(|id| !terms.is_operator(id)) {
+            return Err(format!(
+                "{id} does not stand in identity.operators and identity.registrars"
+            ));
         }
         terms.owns(&capability).map_err(told)?;
         let address = Address::parse(&line.registration.url)?;
@@ -184,6 +192,7 @@ impl Remotes {
             .unwrap_or_else(|| terms.endpoint(address, Some(pinned), &capability));
         let mut entry = terms.entry(capability, line.registration, Source::Registered, endpoint);
         entry.owner = owner;
+        entry.operator = operator;
         entry.expires.store(line.expires, Relaxed);
         Ok(entry)
     }
@@ -207,6 +216,7 @@ impl Remotes {
                     pinned: entry.endpoint.pinned().to_vec(),
                     expires: entry.expires.load(Relaxed),
                     owner: entry.owner.as_ref().map(ToString::to_string),
+                    operator: entry.operator.as_ref().map(ToString::to_string),
                 })
                 .collect();
             *saved = Some(Instant::now());

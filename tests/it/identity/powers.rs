@@ -1,5 +1,9 @@
 //! What those may whom the operator names, and nobody else.
 
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -10,7 +14,11 @@ use crate::support::{dir, run};
 const OPS: &str = "spiffe://crank.local/ops";
 
 /// A host that takes remote workers and knows these callers by tokens, with more lines of `[identity]`.
-async fn knowing<const N: usize>(ids: [&str; N], more: &str) -> (Asking, [String; N]) {
+async fn knowing<const N: usize>(
+    state: &Path,
+    ids: [&str; N],
+    more: &str,
+) -> (Asking, [String; N]) {
     let tokens = [(); N].map(|()| crank::auth::fresh().expect("a token"));
     let lines = tokens.iter().zip(ids).map(|(token, id)| {
         let id = SpiffeId::parse(id).expect("an id");
@@ -20,8 +28,7 @@ async fn knowing<const N: usize>(ids: [&str; N], more: &str) -> (Asking, [String
     let folder = dir();
     let keys = file(&folder, "tokens", &lines.join("\n"));
     let toml = format!(
-        "remote_addresses = [\"127.0.0.0/8\"]\nstate_dir = {:?}\n[identity]\n{keys}{more}\n",
-        folder.path()
+        "remote_addresses = [\"127.0.0.0/8\"]\nstate_dir = {state:?}\n[identity]\n{keys}{more}\n"
     );
     (Asking::serve(folder, &toml, &[]).await, tokens)
 }
@@ -47,7 +54,8 @@ fn a_registrar_offers_what_it_may_under_its_own_id_and_touches_nobody_elses_work
     run(async {
         let registrars = format!("registrars = [\"{ADA} greet mail:sort\", {EVE:?}, {OPS:?}]");
         let more = format!("{registrars}\noperators = [{OPS:?}]");
-        let (at, [ada, eve, ops]) = knowing([ADA, EVE, OPS], &more).await;
+        let state = dir();
+        let (at, [ada, eve, ops]) = knowing(state.path(), [ADA, EVE, OPS], &more).await;
         let register = async |token: &str, worker: Value| {
             let (status, told) = send(&at, token, Method::POST, "/register", &worker).await;
             (
@@ -109,4 +117,50 @@ fn a_registrar_offers_what_it_may_under_its_own_id_and_touches_nobody_elses_work
         assert_eq!(remove(&ada, "other").await, 409);
         assert_eq!(remove(&ops, "ada-two").await, 200);
     });
+}
+
+#[test]
+fn what_was_registered_holds_after_a_restart_only_if_who_registered_it_still_may() {
+    run(async {
+        let state = dir();
+        let grants = |ada: &str, eve: &str, operators: &str| {
+            format!("registrars = [\"{ADA} {ada}\", {eve} {OPS:?}]\noperators = [{operators}]")
+        };
+        let (eve, ops) = (format!("{EVE:?},"), format!("{OPS:?}"));
+        let more = grants("greet", &eve, &ops);
+        let (at, tokens) = knowing(state.path(), [ADA, EVE, OPS], &more).await;
+        let other = Some("spiffe://crank.local/worker/other");
+        for (token, worker) in tokens.iter().zip([
+            worker("adas", "greet:one", Some(ADA)),
+            worker("eves", "mail:sort", None),
+            worker("others", "any:thing", other),
+        ]) {
+            let (status, told) = send(&at, token, Method::POST, "/register", &worker).await;
+            assert_eq!((status, &told["kept"]), (200, &json!(true)), "{told}");
+        }
+        stop(at).await;
+
+        for (more, left) in [
+            (grants("mail", "", &ops), vec!["others"]),
+            (grants("greet:one", "", ""), vec!["adas"]),
+            (grants("", &eve, &ops), vec!["adas", "eves", "others"]),
+        ] {
+            let (at, [ada]) = knowing(state.path(), [ADA], &more).await;
+            let (_, listed) = send(&at, &ada, Method::GET, "/capabilities", &Value::Null).await;
+            let listed = listed["capabilities"].as_array().expect("a list");
+            let mut workers: Vec<_> = listed.iter().map(|one| &one["worker_id"]).collect();
+            workers.sort_by_key(|worker| worker.to_string());
+            assert_eq!(workers, left, "{more}");
+            stop(at).await;
+        }
+    });
+}
+
+/// Ends a host, and waits until it has let go of its directory.
+async fn stop(at: Asking) {
+    let router = Arc::downgrade(&at.router);
+    drop(at);
+    while router.strong_count() > 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::cli::crank;
 
 /// A component that answers `{}` to `misbehave:work`.
-fn worker(workers: &TempDir) -> std::path::PathBuf {
+fn worker(workers: &TempDir) -> PathBuf {
     let component = Wat::new("worker-there", json!([capability("work")])).build();
     place(workers, "there", &component)
 }
@@ -73,14 +73,16 @@ async fn a_host_without_the_worker_routes_to_one_that_has_it_and_never_in_a_circ
 }
 
 /// A `crank serve` of its own that is killed and started again at one port.
-struct Program {
+pub struct Program {
     child: Option<Child>,
     port: u16,
-    dir: TempDir,
+    pub dir: TempDir,
+    /// More of its environment.
+    pub environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Program {
-    fn new(toml: &str) -> Self {
+    pub fn new(toml: &str) -> Self {
         let dir = dir();
         let state = dir.path().join("state");
         let toml = format!("state_dir = {:?}\n{toml}", state.to_str().unwrap());
@@ -91,10 +93,11 @@ impl Program {
             child: None,
             port,
             dir,
+            environment: Vec::new(),
         }
     }
 
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         let listen = self.url().replace("http://", "");
         let arguments = [
             "serve",
@@ -102,7 +105,9 @@ impl Program {
             "--listen",
             &listen,
         ];
-        let mut child = crank(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut serve = crank(&arguments);
+        serve.envs(self.environment.iter().cloned());
+        let mut child = serve.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let (mut line, mut all) = (String::new(), String::new());
         while !line.contains("listening on http://") {
@@ -114,13 +119,13 @@ impl Program {
         self.child = Some(child);
     }
 
-    fn kill(&mut self) {
+    pub fn kill(&mut self) {
         let mut child = self.child.take().expect("it runs");
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
-    fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 }

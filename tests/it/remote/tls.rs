@@ -1,5 +1,6 @@
 //! Remote workers over TLS: who they prove to be, and in whose name a call is made there.
 
+use super::mesh::Program;
 use super::*;
 use crate::identity::authority::{ADA, Asking, Authority, Client, file, own};
 use crate::support::{invoke, run};
@@ -37,7 +38,9 @@ async fn registered(at: &Asking, url: String, id: Option<&str>) {
     });
     let registration = serde_json::from_value(registration).unwrap();
     let registry = at.router.registry();
-    let taken = registry.register(registration, &Caller::Operator).await;
+    let taken = registry
+        .register(registration, &Caller::Operator(None))
+        .await;
     assert!(taken.is_ok());
 }
 
@@ -148,4 +151,70 @@ fn an_authority_that_leaves_the_bundle_proves_no_remote_any_more() {
         assert!(cause.contains("invalid peer certificate"), "{cause}");
         keeping.abort();
     });
+}
+
+/// The operator's file, with one worker of `classify_email`.
+fn capabilities(dir: &TempDir, url: &str) -> PathBuf {
+    let file = dir.path().join("capabilities.yaml");
+    let worker = format!("{{worker_id: there, address: {url:?}}}");
+    let text = format!(
+        "capabilities:\n  - verb: classify_email\n    version: \"1.0\"\n    workers: [{worker}]\n"
+    );
+    std::fs::write(&file, text).unwrap();
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_of_the_capabilities_file_proves_its_name_by_the_bundle() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let [python, foreign] =
+        [&ours, &theirs].map(|authority| Python::over_tls(&authority.of_host(&[])));
+    for (url, why) in [
+        (python.url(), None),
+        (
+            python.url().replace("localhost", "127.0.0.1"),
+            Some("not valid for name"),
+        ),
+        (foreign.url(), Some("invalid peer certificate")),
+    ] {
+        let state = dir();
+        let file = capabilities(&state, &url);
+        let keys = own(&state, &ours, &ours.of_host(&[A]));
+        let toml = format!("capabilities = {file:?}\n[identity]\n{keys}");
+        let host = Meshed::start(vec![], &toml, state.path()).await;
+        let answer = host.invoke("classify_email", &json!({})).await;
+        match why {
+            None => assert_eq!(answer.1["category"], "normal", "{}", answer.1),
+            Some(why) => {
+                is(&answer, 503, "unavailable");
+                let reason = &host.remote("there").await["reason"];
+                assert!(reason.as_str().unwrap().contains(why), "{url}: {reason}");
+            }
+        }
+    }
+    assert_eq!((python.calls().len(), foreign.calls().len()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_bundle_a_worker_proves_its_name_by_the_machines_roots() {
+    let (ours, theirs) = (Authority::new(), Authority::new());
+    let python = Python::over_tls(&ours.of_host(&[]));
+    let roots = dir();
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    for (authority, status) in [(&ours, 200), (&theirs, 503)] {
+        let file = roots.path().join("roots.pem");
+        std::fs::write(&file, authority.pem()).unwrap();
+        let yaml = capabilities(&roots, &python.url());
+        let mut host = Program::new(&format!("capabilities = {yaml:?}"));
+        host.environment = vec![("SSL_CERT_FILE", file)];
+        host.start();
+        let call = client.post(format!("{}/invoke/classify_email", host.url()));
+        let answer = call.json(&json!({})).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{:?}", answer.text().await);
+        let listed = client.get(format!("{}/workers", host.url())).send().await;
+        let listed = listed.unwrap().text().await.unwrap();
+        let is_foreign = listed.contains("invalid peer certificate");
+        assert_eq!(is_foreign, status == 503, "{listed}");
+    }
+    assert_eq!(python.calls().len(), 1);
 }

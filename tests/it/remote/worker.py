@@ -1,12 +1,13 @@
 """A remote worker of Python's standard library alone. It does as the input's `subject` says.
 
-    worker.py DIR [PORT]
+    worker.py DIR [PORT [CERTIFICATE KEY]]
 
 It prints its port, and keeps one line of JSON for each call in DIR/calls.
 """
 
 import json
 import os
+import ssl
 import sys
 import threading
 import time
@@ -74,5 +75,9 @@ class Worker(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     port = int(sys.argv[2]) if len(sys.argv) > 2 else 0
     server = ThreadingHTTPServer(("127.0.0.1", port), Worker)
+    if len(sys.argv) > 4:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(sys.argv[3], sys.argv[4])
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     print(server.server_address[1], flush=True)
     server.serve_forever()

@@ -1,5 +1,6 @@
 //! `convert:html_to_text` and `convert:html_to_markdown`.
 
+mod attributes;
 mod inline;
 mod layout;
 mod render;
@@ -120,7 +121,7 @@ pub fn check(page: &str, pointer: &str) -> Result<(), Failure> {
 fn too_complex(pointer: &str) -> Failure {
     Failure::invalid_input(
         pointer,
-        "the elements are nested too deeply, formatting is left open too often, or a text has too many ampersands; simplify the page",
+        "the elements are nested too deeply, formatting is left open too often, a tag has too many attributes, or a text too many ampersands; simplify the page",
     )
     .code("too-complex")
 }

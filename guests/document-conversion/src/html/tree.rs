@@ -9,6 +9,8 @@ use html5ever::tendril::{StrTendril, TendrilSink};
 use html5ever::tree_builder::TreeBuilderOpts;
 use html5ever::{Attribute, ParseOpts, QualName, local_name, ns, parse_document};
 
+use super::attributes;
+
 /// Elements that may lie inside each other; browsers stop there too. The parser's work grows with
 /// the square of the depth, and the renderer's stack with the depth.
 const DEPTH: usize = 512;
@@ -68,6 +70,9 @@ pub struct Tree {
 impl Tree {
     /// Reads a page as a browser without scripts does.
     pub fn parse(page: &str) -> Result<Self, TooComplex> {
+        if attributes::are_too_many(page) {
+            return Err(TooComplex);
+        }
         let options = ParseOpts {
             tree_builder: TreeBuilderOpts {
                 scripting_enabled: false,
@@ -75,11 +80,11 @@ impl Tree {
             },
             ..ParseOpts::default()
         };
-        // What stands in the page makes fewer elements than it has bytes; misnested formatting,
-        // which the parser repeats in each paragraph, makes more without end.
+        // A node and an attribute take two bytes of the page each, or more; misnested formatting, which the
+        // parser repeats in each paragraph, makes them without end.
         let sink = Sink {
             nodes: RefCell::new(vec![Node::new(nameless(), Kind::Other)]),
-            most: 10_000 + page.len() / 2,
+            left: Cell::new(10_000 + page.len() / 2),
             refused: Cell::new(false),
         };
         let mut parser = parse_document(sink, options);
@@ -145,19 +150,28 @@ fn nameless() -> QualName {
 /// Where the parser puts what it finds. Its calls are those of the HTML standard's tree construction.
 struct Sink {
     nodes: RefCell<Vec<Node>>,
-    /// Nodes that there may be.
-    most: usize,
+    /// Nodes and attributes that there may still be.
+    left: Cell<usize>,
     /// The tree has become too deep or too large.
     refused: Cell<bool>,
 }
 
 impl Sink {
-    fn create(&self, name: QualName, kind: Kind) -> usize {
+    fn create(&self, name: QualName, mut kind: Kind) -> usize {
+        let attributes = match &kind {
+            Kind::Element(attributes) => attributes.len(),
+            _ => 0,
+        };
+        match self.left.get().checked_sub(1 + attributes) {
+            Some(left) => self.left.set(left),
+            None => {
+                self.refused.set(true);
+                // The piece goes on.
+                kind = Kind::Other;
+            }
+        }
         let mut nodes = self.nodes.borrow_mut();
         nodes.push(Node::new(name, kind));
-        if nodes.len() > self.most {
-            self.refused.set(true);
-        }
         nodes.len() - 1
     }
 

@@ -12,7 +12,7 @@ fn docx(name: &str) -> Result<Value, Failure> {
     call("convert:docx_to_text", crate::DOCX, data(name), &[])
 }
 
-fn html(capability: &str, page: &str) -> String {
+pub fn html(capability: &str, page: &str) -> String {
     let answer = call(capability, "text/html", page.into(), &[]).unwrap();
     let field = if capability.ends_with("text") {
         "text"
@@ -59,7 +59,7 @@ fn package(parts: &[(&str, Vec<u8>)]) -> Vec<u8> {
     file
 }
 
-fn refused(capability: &str, media_type: &str, body: Vec<u8>) -> String {
+pub fn refused(capability: &str, media_type: &str, body: Vec<u8>) -> String {
     let failure = call(capability, media_type, body, &[]).unwrap_err();
     assert_eq!(failure.kind, crank_worker::FailureKind::InvalidInput);
     failure.code.unwrap()
