@@ -388,7 +388,7 @@ fn repeated(
 ) {
     for statement in block {
         each(statement, times);
-        let within = times * turns::turns(function, statement, times).unwrap_or(1);
+        let within = times * turns::turns(function, statement).unwrap_or(1);
         for inner in blocks(statement) {
             repeated(function, inner, within, each);
         }

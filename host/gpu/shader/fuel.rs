@@ -221,7 +221,6 @@ fn metered(
         &mut body,
         function,
         &mut number,
-        1,
         &|at| match loops.contains(&(handle, at)) {
             true => meter.shared,
             false => meter.own,
@@ -235,21 +234,20 @@ fn repeat(
     block: &mut Block,
     function: &mut Function,
     number: &mut usize,
-    times: u64,
     counter: &impl Fn(usize) -> Handle<GlobalVariable>,
     meter: &Meter,
 ) {
     for statement in block.iter_mut() {
-        let few = turns(function, statement, times);
+        let short = turns(function, statement).is_some();
         match statement {
-            Statement::Block(inner) => repeat(inner, function, number, times, counter, meter),
+            Statement::Block(inner) => repeat(inner, function, number, counter, meter),
             Statement::If { accept, reject, .. } => {
-                repeat(accept, function, number, times, counter, meter);
-                repeat(reject, function, number, times, counter, meter);
+                repeat(accept, function, number, counter, meter);
+                repeat(reject, function, number, counter, meter);
             }
             Statement::Switch { cases, .. } => {
                 for case in cases {
-                    repeat(&mut case.body, function, number, times, counter, meter);
+                    repeat(&mut case.body, function, number, counter, meter);
                 }
             }
             Statement::Loop {
@@ -258,10 +256,9 @@ fn repeat(
                 // Numbered as `uniform` numbers them: before what is in them.
                 let own = counter(*number);
                 *number += 1;
-                let times = times * few.unwrap_or(1);
-                repeat(body, function, number, times, counter, meter);
-                repeat(continuing, function, number, times, counter, meter);
-                if few.is_none() {
+                repeat(body, function, number, counter, meter);
+                repeat(continuing, function, number, counter, meter);
+                if !short {
                     let mut turn = meter.turn(function, own);
                     turn.append(body);
                     *body = turn;

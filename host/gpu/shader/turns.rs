@@ -2,20 +2,24 @@
 //!
 //! `for (var i = 0u; i < 3u; i++)` is one: the first thing in every turn is the comparison with a
 //! constant, its variable grows by one at every turn's end, and nothing else in the loop writes it.
+//! It holds no call and no loop but such ones.
 
 use naga::{
     BinaryOperator, Block, Expression, Function, Handle, Literal, LocalVariable, Statement,
 };
 
-use super::walk;
+use super::{blocks, walk};
 
 /// How many turns loops in loops may take together without fuel. More would make a shader longer than it
 /// may be.
 const FEW: u64 = 64;
 
-/// How often what a statement holds runs at most, `around` times already by the loops around it: of a loop
-/// without fuel its turns and the last look at its condition, of everything else once.
-pub fn turns(function: &Function, statement: &Statement, around: u64) -> Option<u64> {
+/// How many turns a loop takes at most, with the last look at its condition, if it needs no fuel.
+pub fn turns(function: &Function, statement: &Statement) -> Option<u64> {
+    few(function, statement, FEW)
+}
+
+fn few(function: &Function, statement: &Statement, most: u64) -> Option<u64> {
     let Statement::Loop {
         body, continuing, ..
     } = statement
@@ -24,9 +28,23 @@ pub fn turns(function: &Function, statement: &Statement, around: u64) -> Option<
     };
     let (counter, limit) = condition(function, body)?;
     let turns = u64::from(limit) + 1;
-    let few = turns.checked_mul(around).is_some_and(|all| all <= FEW);
-    (few && grows(function, continuing, counter) && writes(function, statement, counter) == 1)
-        .then_some(turns)
+    (turns <= most
+        && grows(function, continuing, counter)
+        && writes(function, statement, counter) == 1
+        && fits(function, body, most / turns)
+        && fits(function, continuing, most / turns))
+    .then_some(turns)
+}
+
+/// Whether a block has no call, and no loop but those of few turns.
+fn fits(function: &Function, block: &Block, most: u64) -> bool {
+    block.iter().all(|statement| match statement {
+        Statement::Call { .. } => false,
+        Statement::Loop { .. } => few(function, statement, most).is_some(),
+        _ => blocks(statement)
+            .into_iter()
+            .all(|inner| fits(function, inner, most)),
+    })
 }
 
 /// The variable and the constant that the body compares first.
@@ -81,20 +99,16 @@ fn grows(function: &Function, continuing: &Block, counter: Handle<LocalVariable>
     })
 }
 
-/// How many statements write the variable, or might.
+/// How many statements write the variable.
 fn writes(function: &Function, statement: &Statement, counter: Handle<LocalVariable>) -> usize {
     let mut writes = 0;
-    let mut look = |statement: &Statement| {
-        writes += usize::from(match statement {
-            Statement::Store { pointer, .. } => is(function, *pointer, counter),
-            Statement::Call { arguments, .. } => arguments
-                .iter()
-                .any(|argument| is(function, *argument, counter)),
-            _ => false,
+    for block in blocks(statement) {
+        walk(block, &mut |statement| {
+            writes += usize::from(matches!(
+                statement,
+                Statement::Store { pointer, .. } if is(function, *pointer, counter)
+            ));
         });
-    };
-    for block in super::blocks(statement) {
-        walk(block, &mut look);
     }
     writes
 }
