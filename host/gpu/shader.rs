@@ -4,6 +4,7 @@
 //! its memory and its steps are capped here, and every loop counts. Pure: no GPU is needed to be sure.
 
 mod fuel;
+mod turns;
 mod uniform;
 
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ const ELSES: usize = 250;
 /// The highest slot of a buffer.
 const SLOTS: u32 = 16;
 
-/// A shader that may run: every loop in it counts.
+/// A shader that may run: every loop in it counts, but those that are known to be short.
 #[derive(Clone, Debug)]
 pub struct Shader {
     /// What the driver is given.
@@ -337,7 +338,8 @@ fn body(
     of: &BTreeMap<naga::Handle<Function>, u64>,
 ) -> Result<u64, String> {
     let mut steps = 1 + locals_of(module, function) / 4;
-    // Counted once each: what a loop repeats is paid for in fuel.
+    // Counted once each: what a loop repeats is paid for in fuel, or it is a short one.
+    let mut weights = Vec::with_capacity(function.expressions.len());
     for (handle, expression) in function.expressions.iter() {
         let bytes = size(module, info[handle].ty.inner_with(&module.types));
         if bytes > VALUE {
@@ -348,10 +350,11 @@ fn body(
         let weight = match expression {
             Expression::Math { .. } | Expression::Load { .. } => 8,
             _ => 1,
-        };
-        steps = steps.saturating_add(weight * u64::from(1 + bytes / 16));
+        } * u64::from(1 + bytes / 16);
+        weights.push(weight);
+        steps = steps.saturating_add(weight);
     }
-    walk(&function.body, &mut |statement| {
+    repeated(function, &function.body, 1, &mut |statement, times| {
         let own = match statement {
             Statement::Call { function, .. } => of.get(function).copied().unwrap_or(STEPS),
             // Each case is compared, and for the default all of them again.
@@ -360,7 +363,12 @@ fn body(
             Statement::Atomic { .. } | Statement::ControlBarrier(_) => 32,
             _ => 1,
         };
-        steps = steps.saturating_add(own);
+        steps = steps.saturating_add(own.saturating_mul(times));
+        if let Statement::Emit(range) = statement {
+            let weight = |at: naga::Handle<Expression>| weights.get(at.index()).copied();
+            let again: u64 = range.clone().filter_map(weight).sum();
+            steps = steps.saturating_add(again.saturating_mul(times - 1));
+        }
     });
     if steps > STEPS {
         let name = function.name.as_deref().unwrap_or("the entry point");
@@ -369,6 +377,22 @@ fn body(
         ));
     }
     Ok(steps)
+}
+
+/// Calls back for every statement, with how often short loops repeat it.
+fn repeated(
+    function: &Function,
+    block: &Block,
+    times: u64,
+    each: &mut impl FnMut(&Statement, u64),
+) {
+    for statement in block {
+        each(statement, times);
+        let within = times * turns::turns(function, statement).unwrap_or(1);
+        for inner in blocks(statement) {
+            repeated(function, inner, within, each);
+        }
+    }
 }
 
 /// Calls back for every statement, those in blocks too.

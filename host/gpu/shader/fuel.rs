@@ -1,4 +1,5 @@
 //! The meter: every turn of every loop takes one of the thread's fuel, and who has none left leaves.
+//! Loops that are known to take few turns are left as they are (`turns`).
 //!
 //! What a thread computes after that is not worth reading; it says so in the meter's buffer, and the
 //! host answers `gpu-limit` instead of the result.
@@ -9,6 +10,7 @@ use naga::{
     StructMember, Type, TypeInner,
 };
 
+use super::turns::turns;
 use super::uniform::Loops;
 
 /// The bind group of the meter's buffer: how much fuel there is, then whether any thread ran out.
@@ -24,7 +26,7 @@ struct Meter {
     shared: Handle<GlobalVariable>,
 }
 
-/// Gives fuel to every loop, and returns how many counters that took: none, if there is no loop.
+/// Gives fuel to the loops, and returns how many counters that takes at most: none, if there is no loop.
 pub fn meter(module: &mut Module, loops: &Loops) -> Result<u64, String> {
     let all: usize = super::functions(module).map(count).sum();
     if all == 0 {
@@ -236,6 +238,7 @@ fn repeat(
     meter: &Meter,
 ) {
     for statement in block.iter_mut() {
+        let short = turns(function, statement).is_some();
         match statement {
             Statement::Block(inner) => repeat(inner, function, number, counter, meter),
             Statement::If { accept, reject, .. } => {
@@ -255,9 +258,11 @@ fn repeat(
                 *number += 1;
                 repeat(body, function, number, counter, meter);
                 repeat(continuing, function, number, counter, meter);
-                let mut turn = meter.turn(function, own);
-                turn.append(body);
-                *body = turn;
+                if !short {
+                    let mut turn = meter.turn(function, own);
+                    turn.append(body);
+                    *body = turn;
+                }
             }
             _ => {}
         }

@@ -29,6 +29,66 @@ fn loops_have_a_counter_and_straight_code_has_none() {
     assert_eq!(both.unwrap().counters, 2);
 }
 
+/// Loops of a shader that look at their fuel.
+fn looks(body: &str) -> usize {
+    looks_of(&compile(body).unwrap_or_else(|error| panic!("{body}: {error}")))
+}
+
+fn looks_of(compiled: &Shader) -> usize {
+    let mut looks = 0;
+    walk(&compiled.module.entry_points[0].function.body, &mut |at| {
+        if let Statement::Loop { body, .. } = at {
+            let first = |statement: &&Statement| matches!(statement, Statement::If { .. });
+            if let Some(Statement::If { accept, .. }) = body.iter().find(first) {
+                looks += usize::from(matches!(accept.last(), Some(Statement::Break)));
+            }
+        }
+    });
+    looks
+}
+
+#[test]
+fn a_short_loop_needs_no_fuel_and_counts_as_written_out() {
+    let window = "var s = 0u; for (var y = 0u; y < 3u; y++) { for (var x = 0u; x < 3u; x++) { s += input[y * 3u + x]; } } out[id.x] = s;";
+    assert_eq!(looks(window), 0);
+    let once = compile("var s = 0u; s += input[0]; out[id.x] = s;").unwrap();
+    assert!(compile(window).unwrap().steps > 9 * once.steps / 2);
+    // Of loops in loops the inner ones need none.
+    for turns in ["n", "32u"] {
+        let around = format!("for (var c = 0u; c < {turns}; c++) {{ {window} }}");
+        assert_eq!(looks(&around), 1);
+    }
+}
+
+#[test]
+fn a_loop_that_may_be_long_looks_at_its_fuel() {
+    for body in [
+        "for (var i = 0u; i < 64u; i++) { out[i] = 1u; }",
+        "for (var i = 0; i < 3; i++) { out[i] = 1u; }",
+        "for (var i = 0u; i < 3u; i += 0u) { out[i] = 1u; }",
+        "for (var i = 0u; i < 3u; i++) { i = 0u; }",
+        "for (var i = 0u; i < 3u; i++) { let p = &i; *p = 0u; }",
+        "var i = 0u; for (var k = 0u; i < 3u; k++) { out[k] = 1u; }",
+        "var i = 0u; let old = i; loop { if (i < 3u) {} else { break; } continuing { i = old + 1u; } }",
+        "var i = 0u; let less = i < 3u; loop { if (less) {} else { break; } continuing { i = i + 1u; } }",
+        "var i = 0u; loop { if (out[0] == 1u) { continue; } if (i < 3u) {} else { break; } continuing { i++; } }",
+        "var i = 0u; loop { if (i < 3u) {} else { out[0] = 1u; } continuing { i++; } }",
+        "var i = 0u; loop { if (i < 3u) {} else { break; } if (out[0] == 1u) { i++; } }",
+    ] {
+        assert_eq!(looks(body), 1, "{body}");
+    }
+    let held = "for (var i = 0u; i < 3u; i++) { for (var k = 0u; k < n; k++) { out[k] += i; } }";
+    assert_eq!(looks(held), 2);
+    let called = Shader::compile(
+        "@group(0) @binding(0) var<storage, read_write> out: array<u32>;
+         fn back(i: ptr<function, u32>) { *i = 0u; }
+         @compute @workgroup_size(1) fn main() { for (var i = 0u; i < 3u; i++) { back(&i); out[0] = i; } }",
+        "main",
+        true,
+    );
+    assert_eq!(looks_of(&called.unwrap()), 1);
+}
+
 #[test]
 fn a_barrier_is_fine_where_all_threads_come() {
     for body in [
