@@ -1,7 +1,9 @@
 //! Who gets the CPU when more guests want it than there are cores, in one run: shares, a short call
 //! over HTTP beside guests that compute, the throughput that scheduling costs, and bursts.
 //!
-//!     cargo bench --bench fair
+//!     cargo bench --bench fair [-- short]
+//!
+//! `short`: the short calls alone.
 
 #[allow(dead_code)]
 #[path = "../tests/it/support/component.rs"]
@@ -32,6 +34,8 @@ const RATE: u32 = 200;
 const LOAD: Duration = Duration::from_secs(8);
 /// Connections of the load generator: calls that are late do not hold up those after them.
 const CONNECTIONS: u32 = 32;
+/// The argument that asks for the short calls alone.
+const SHORT: &str = "short";
 /// How long guests compute for a figure.
 const TIME: Duration = Duration::from_secs(6);
 
@@ -43,11 +47,18 @@ fn main() {
         let address = address.parse().expect("an address");
         return generate(address, core.parse().expect("a core"));
     }
-    println!("{} cores", engine::cores());
-    shares();
-    bursts();
-    throughput();
-    short_calls();
+    let only_short = arguments.iter().any(|argument| argument == SHORT);
+    if let Some(core) = arguments.iter().position(|argument| argument == "beside") {
+        let core = arguments.get(core + 1).expect("the generator's core");
+        return short_calls(core);
+    }
+    if !only_short {
+        println!("{} cores", engine::cores());
+        shares();
+        bursts();
+        throughput();
+    }
+    apart();
 }
 
 /// A host in this process, without HTTP.
@@ -258,9 +269,10 @@ fn cpu_time() -> f64 {
     time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9
 }
 
-/// A short call over HTTP beside guests that compute, with the gate and with plain yields. The load
-/// generator has the last core for itself, the host has the others.
-fn short_calls() {
+/// Measures short calls in a process of its own. The load generator has the last core for itself, the host
+/// has the others, and must find it so when it starts, as under `taskset`: it gives out tokens by the cores
+/// that it saw then.
+fn apart() {
     let mine = sched_getaffinity(None).expect("cores");
     let cores: Vec<usize> = (0..CpuSet::MAX_CPU)
         .filter(|core| mine.is_set(*core))
@@ -273,9 +285,18 @@ fn short_calls() {
         host.set(*core);
     }
     sched_setaffinity(None, &host).expect("cores of this process");
+    let program = std::env::current_exe().expect("this program");
+    let ended = Command::new(program)
+        .args(["beside", &last.to_string()])
+        .status();
+    assert!(ended.expect("it starts").success());
+}
+
+/// A short call over HTTP beside guests that compute, with the gate and with plain yields.
+fn short_calls(core: &str) {
     println!(
         "\ngreet:hello_world over HTTP, {RATE} calls a second, the host on {} cores, the generator on one more:",
-        others.len()
+        engine::cores()
     );
     let hello = hello();
     for loops in [0, 4, 32] {
@@ -300,7 +321,7 @@ fn short_calls() {
             thread::sleep(Duration::from_millis(500));
             let program = std::env::current_exe().expect("this program");
             let told = Command::new(program)
-                .args(["generate", &address.to_string(), &last.to_string()])
+                .args(["generate", &address.to_string(), core])
                 .output()
                 .expect("the generator runs");
             assert!(told.status.success(), "{told:?}");

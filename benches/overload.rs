@@ -17,6 +17,7 @@ mod component;
 use std::net::SocketAddr;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use common::{Random, allowed_cores, config, pin};
@@ -26,6 +27,7 @@ use crank::engine::{self, Engine, Settings};
 use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 /// The argument that makes this program the generator.
 const GENERATE: &str = "--generate";
@@ -37,6 +39,8 @@ const OVERLOAD: f64 = 4.0;
 const DEAR: f64 = 0.15;
 /// Rounds of one run: the median counts.
 const ROUNDS: usize = 3;
+/// Seconds of burst that stand for none: only what a refusal costs is measured.
+const REFUSALS: u64 = 0;
 /// What a caller's patience is.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// After the burst, how long until latency is as before.
@@ -91,23 +95,51 @@ fn measure(seconds: u64, work: u32, core: usize) -> Value {
         std::future::pending(),
     ));
 
-    let output = Command::new(std::env::current_exe().expect("this program"))
-        .args([
-            GENERATE,
-            &address.to_string(),
-            &core.to_string(),
-            &seconds.to_string(),
-        ])
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("the generator runs");
-    assert!(output.status.success(), "the generator failed");
-    let mut result: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let generated = |seconds: u64| -> Value {
+        let output = Command::new(std::env::current_exe().expect("this program"))
+            .args([
+                GENERATE,
+                &address.to_string(),
+                &core.to_string(),
+                &seconds.to_string(),
+            ])
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the generator runs");
+        assert!(output.status.success(), "the generator failed");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    refusals(&runtime, &router, || generated(REFUSALS));
+    let mut result = generated(seconds);
     let seen = router.registry().snapshot().workers()[0].observed();
     result["in_flight_at_end"] =
         json!(seen.in_flight + seen.queued + router.admission().in_flight());
     result["cpu_ms_per_call"] = json!(seen.cpu_total.as_secs_f64() * 1e3 / seen.calls as f64);
     result
+}
+
+/// What the host spends on a call that it refuses: every slot and every place in line is taken, and nothing
+/// runs. Beside it the host's cheapest answer of all.
+fn refusals(runtime: &Runtime, router: &Router, generate: impl FnOnce() -> Value) {
+    let snapshot = router.registry().snapshot();
+    let lane = snapshot.workers()[0].lane();
+    let (admission, far) = (router.admission(), Instant::now() + 100 * PATIENCE);
+    let _runtime = runtime.enter();
+    let mut taken: Vec<_> = (0..1000)
+        .map(|_| Box::pin(admission.admit(lane, f64::MAX, far)))
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let held: Vec<_> = taken
+        .iter_mut()
+        .map(|asked| asked.as_mut().poll(&mut context))
+        .collect();
+    let figures = generate();
+    println!(
+        "host's CPU time for a refusal: {:.1} µs; for an answer of /healthz: {:.1} µs",
+        figures["refusal"].as_f64().unwrap_or(f64::NAN),
+        figures["health"].as_f64().unwrap_or(f64::NAN)
+    );
+    drop(held);
 }
 
 /// `misbehave:cheap` and `misbehave:dear`: the same work, another bid.
@@ -257,6 +289,7 @@ struct Call {
 struct Generator {
     client: reqwest::Client,
     base: String,
+    health: String,
 }
 
 fn generate(arguments: &[String]) {
@@ -274,14 +307,39 @@ fn generate(arguments: &[String]) {
             .build()
             .expect("a client"),
         base: format!("http://{address}/invoke/misbehave"),
+        health: format!("http://{address}/healthz"),
     });
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let result = runtime
-        .expect("a runtime")
-        .block_on(phases(generator, burst));
+    let runtime = runtime.expect("a runtime");
+    let result = match burst.is_zero() {
+        true => runtime.block_on(costs(&generator)),
+        false => runtime.block_on(phases(generator, burst)),
+    };
     println!("{result}");
+}
+
+/// The host's CPU time for a refusal and for an answer of `/healthz`, in microseconds.
+async fn costs(generator: &Generator) -> Value {
+    let (mut refusal, mut health) = (Vec::new(), Vec::new());
+    for _ in 0..5 {
+        let calls = 4000;
+        let spent = host_cpu();
+        for _ in 0..calls {
+            let now = Instant::now();
+            let call = generator.call(false, now, now, PATIENCE).await;
+            assert_eq!(call.status, 503, "{:?}", call.lost);
+        }
+        refusal.push((host_cpu() - spent) / f64::from(calls) * 1e6);
+        let spent = host_cpu();
+        for _ in 0..calls {
+            let answer = generator.client.get(&generator.health).send().await;
+            answer.expect("an answer").bytes().await.expect("all of it");
+        }
+        health.push((host_cpu() - spent) / f64::from(calls) * 1e6);
+    }
+    json!({ "refusal": percentile(&mut refusal, 0.5), "health": percentile(&mut health, 0.5) })
 }
 
 async fn phases(generator: Arc<Generator>, burst: Duration) -> Value {
