@@ -269,7 +269,7 @@ impl Engine {
         digest: blake3::Hash,
         compiling: impl FnOnce(),
     ) -> Result<(Component, Origin), CompileError> {
-        if let Some(component) = self.cached(digest, Kind::Code).await? {
+        if let Some(component) = self.kept_code(digest).await? {
             return Ok((component, Origin::Cached));
         }
         if !is_component(&bytes) {
@@ -284,6 +284,15 @@ impl Engine {
         compiling();
         let component = self.compiled(bytes, digest, Kind::Code).await?;
         Ok((component, Origin::Compiled))
+    }
+
+    /// The code of a component, if the cache holds it for this very engine.
+    ///
+    /// # Errors
+    ///
+    /// Whoever looked for it died.
+    pub async fn kept_code(&self, digest: blake3::Hash) -> Result<Option<Component>, CompileError> {
+        self.cached(digest, Kind::Code).await
     }
 
     /// The init snapshot of a component, if it was taken before, or why there can be none.

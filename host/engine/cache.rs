@@ -2,8 +2,8 @@
 //!
 //! Loading compiled code means running it, so a file is trusted only if a MAC over it, keyed with a
 //! secret that only this host's user can read, says that this host wrote it: for this component,
-//! this engine and these settings. The file is read whole before the check and loaded from memory
-//! after it; a file that is mapped could change in between.
+//! this engine and these settings. What is checked is a copy in sealed memory, which nobody can change
+//! any more, and that is what is mapped: the file itself could change in between.
 //!
 //! Files appear whole, under their names, by a rename: a crash leaves nothing that is read, and hosts
 //! that share a directory do not disturb each other. What was used longest ago goes first where all
@@ -13,15 +13,19 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Serialize;
 use wasmtime::component::Component;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
+/// What is copied and authenticated at once, in bytes: it stays in the core's own cache.
+const CHUNK: usize = 64 << 10;
 /// What begins the names of files that are being written.
 const UNFINISHED: &str = ".unfinished-";
 /// The age at which nobody writes such a file any more.
@@ -112,14 +116,13 @@ impl CodeCache {
         kind: Kind,
     ) -> Option<Component> {
         let open = self.open.as_ref()?;
-        let file = open.read(component, kind)?;
-        let code = file.get(MAC_BYTES..)?;
-        loaded(engine, code)
-            .inspect_err(|error| {
-                let path = open.path(component, kind);
-                tracing::warn!(path = %path.display(), %error, "code cache entry not loadable; compiling anew");
-            })
-            .ok()
+        let unusable = |error: wasmtime::Error| {
+            let path = open.path(component, kind);
+            tracing::warn!(path = %path.display(), %error, "code cache entry not loadable; compiling anew");
+        };
+        let mut code = memory().map_err(|error| unusable(error.into())).ok()?;
+        open.read(component, kind, &mut code)?;
+        sealed(engine, &code).map_err(unusable).ok()
     }
 
     /// Loads code that our compiler has just made of a component, and keeps it. Failure to keep it is
@@ -142,8 +145,10 @@ impl CodeCache {
 
     /// Why this component has no init snapshot, if that was found out before.
     pub fn refusal(&self, component: &blake3::Hash) -> Option<String> {
-        let file = self.open.as_ref()?.read(component, Kind::Refusal)?;
-        String::from_utf8(file.get(MAC_BYTES..)?.to_vec()).ok()
+        let mut reason = Vec::new();
+        let open = self.open.as_ref()?;
+        open.read(component, Kind::Refusal, &mut reason)?;
+        String::from_utf8(reason).ok()
     }
 
     /// Keeps the reason, so that it is not found out again, and no snapshot.
@@ -254,14 +259,33 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Loads compiled code that is known to be ours.
 fn loaded(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: `deserialize` demands bytes that wasmtime made, unaltered; that they are of a compatible
-    // engine it checks itself. Two callers have such bytes, in memory of ours where nobody changes
-    // them any more. `keep` has them from a child that runs this very program and nothing else (the one
-    // that runs `declare` for a snapshot is another, and gives back a component), over a pipe that no
-    // other process holds. `load` has them from a file whose every byte the MAC
-    // covers, made by `store` of what `keep` had, with a key that only this user can read.
+    // engine it checks itself. `keep` has such bytes, in memory of ours where nobody changes them any more,
+    // from a child that runs this very program and nothing else (the one that runs `declare` for a
+    // snapshot is another, and gives back a component), over a pipe that no other process holds.
     #[allow(unsafe_code)]
     unsafe {
         Component::deserialize(engine, code)
+    }
+}
+
+/// Memory behind a handle: what is mapped need not be copied.
+fn memory() -> io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    Ok(memfd_create("crank-code", flags)?.into())
+}
+
+/// Loads compiled code that is known to be ours from such memory, which nobody changes from here on.
+fn sealed(engine: &wasmtime::Engine, code: &File) -> wasmtime::Result<Component> {
+    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
+    fcntl_add_seals(code, seals).map_err(io::Error::from)?;
+    let path = format!("/proc/self/fd/{}", code.as_raw_fd());
+    // SAFETY: as for `loaded`; and the file must never change, which the kernel sees to: this one has no
+    // name, and its seals let nobody write to it, this process included. `load` has its bytes from a
+    // file whose every byte the MAC covers, made by `store` of what `keep` had, with a key that only this
+    // user can read; they were copied before they were checked. The path is that of the handle, which is open.
+    #[allow(unsafe_code)]
+    unsafe {
+        Component::deserialize_file(engine, path)
     }
 }
 
@@ -292,40 +316,65 @@ impl Open {
         self.dir.join(format!("{name}.{}", kind.as_str()))
     }
 
-    /// MAC over component, engine, kind, length and content.
-    fn mac(&self, component: &blake3::Hash, kind: Kind, content: &[u8]) -> blake3::Hash {
+    /// MAC over component, engine, kind, length and content, which is still to follow.
+    fn mac(&self, component: &blake3::Hash, kind: Kind, length: u64) -> blake3::Hasher {
         let mut mac = blake3::Hasher::new_keyed(&self.key);
         mac.update(component.as_bytes())
             .update(&self.engine)
             .update(&[kind as u8])
-            .update(&(content.len() as u64).to_le_bytes())
-            .update(content);
-        mac.finalize()
+            .update(&length.to_le_bytes());
+        mac
     }
 
-    /// A cache file whose MAC holds, which is used with that. `blake3::Hash` compares in constant time.
-    fn read(&self, component: &blake3::Hash, kind: Kind) -> Option<Vec<u8>> {
+    /// Copies what a cache file holds, if its MAC does: only then may the copy be looked at.
+    fn read(&self, component: &blake3::Hash, kind: Kind, to: &mut impl Write) -> Option<()> {
         let path = self.path(component, kind);
-        let file = match fs::read(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        match self.copy(&path, component, kind, to) {
+            Ok(true) => Some(()),
+            Ok(false) => {
+                tracing::warn!(path = %path.display(), "code cache entry altered or cut short; compiling anew");
+                None
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "code cache entry unreadable; compiling anew");
-                return None;
+                None
             }
-        };
-        let holds = file
-            .split_first_chunk::<MAC_BYTES>()
-            .is_some_and(|(mac, content)| {
-                self.mac(component, kind, content) == blake3::Hash::from_bytes(*mac)
-            });
-        if !holds {
-            tracing::warn!(path = %path.display(), "code cache entry altered or cut short; compiling anew");
-            return None;
         }
-        // For the order of eviction alone.
-        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        Some(file)
+    }
+
+    /// Whether the MAC of what was copied holds. A file whose MAC does is used with that.
+    /// `blake3::Hash` compares in constant time.
+    fn copy(
+        &self,
+        path: &Path,
+        component: &blake3::Hash,
+        kind: Kind,
+        to: &mut impl Write,
+    ) -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        let Some(length) = file.metadata()?.len().checked_sub(MAC_BYTES as u64) else {
+            return Ok(false);
+        };
+        let mut expected = [0; MAC_BYTES];
+        file.read_exact(&mut expected)?;
+        let mut mac = self.mac(component, kind, length);
+        let mut content = (&mut file).take(length);
+        let mut chunk = vec![0; CHUNK];
+        loop {
+            let read = content.read(&mut chunk)?;
+            let Some(read @ [_, ..]) = chunk.get(..read) else {
+                break;
+            };
+            mac.update(read);
+            to.write_all(read)?;
+        }
+        let holds = mac.finalize() == blake3::Hash::from_bytes(expected);
+        if holds {
+            // For the order of eviction alone.
+            let _ = file.set_modified(SystemTime::now());
+        }
+        Ok(holds)
     }
 
     fn store(&self, component: &blake3::Hash, kind: Kind, content: &[u8]) -> io::Result<()> {
@@ -333,7 +382,8 @@ impl Open {
         let mut file = tempfile::Builder::new()
             .prefix(UNFINISHED)
             .tempfile_in(&self.dir)?;
-        file.write_all(self.mac(component, kind, content).as_bytes())?;
+        let mut mac = self.mac(component, kind, content.len() as u64);
+        file.write_all(mac.update(content).finalize().as_bytes())?;
         file.write_all(content)?;
         // Or a crash of the machine could leave the name without the bytes.
         file.as_file().sync_all()?;

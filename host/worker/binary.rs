@@ -1,4 +1,5 @@
-//! A component's file, read once: what is judged is what is loaded, whatever the file becomes meanwhile.
+//! A component's file by its digest: what is judged is what is loaded, whatever the file becomes meanwhile.
+//! Its bytes are kept by nobody: code that is in the cache needs them no more.
 
 use std::fs::File;
 use std::io::Read;
@@ -10,11 +11,15 @@ use bytes::Bytes;
 use super::Refused;
 use crate::config::Config;
 
-/// The bytes of a component's file.
+/// What is read at once, in bytes: it stays in the core's own cache.
+const CHUNK: usize = 64 << 10;
+
+/// A component's file, as it was when it was read.
 pub struct Binary {
     pub(super) file: PathBuf,
-    pub(super) bytes: Bytes,
     pub(super) modified: Option<SystemTime>,
+    /// The most bytes that it may have.
+    cap: u64,
     digest: blake3::Hash,
 }
 
@@ -27,19 +32,41 @@ impl Binary {
     pub async fn read(config: &Config, file: &Path) -> Result<Self, Refused> {
         let cap = config.limits.component.get();
         let path = file.to_owned();
-        let read = tokio::task::spawn_blocking(move || read(&path, cap)).await;
+        let read = tokio::task::spawn_blocking(move || {
+            let mut digest = blake3::Hasher::new();
+            let modified = read(&path, cap, |chunk| {
+                digest.update(chunk);
+            })?;
+            Ok((modified, digest.finalize()))
+        });
+        let read = read.await;
         let read = read.unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")));
-        let (bytes, modified, digest) = read.map_err(|reason| Refused {
+        let (modified, digest) = read.map_err(|reason| Refused {
             file: file.to_owned(),
             worker_id: None,
             reasons: vec![reason],
         })?;
         Ok(Self {
             file: file.to_owned(),
-            bytes,
             modified,
+            cap,
             digest,
         })
+    }
+
+    /// Its bytes, if they are the same still.
+    pub(super) async fn bytes(&self) -> Result<Bytes, String> {
+        let (path, cap) = (self.file.clone(), self.cap);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = Vec::new();
+            read(&path, cap, |chunk| bytes.extend_from_slice(chunk))?;
+            Ok((blake3::hash(&bytes), bytes))
+        });
+        let read = read.await;
+        match read.unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")))? {
+            (digest, bytes) if digest == self.digest => Ok(bytes.into()),
+            _ => Err("its file has changed meanwhile".to_owned()),
+        }
     }
 
     /// What tells these bytes from all others.
@@ -56,24 +83,25 @@ impl Binary {
     }
 }
 
-fn read(file: &Path, cap: u64) -> Result<(Bytes, Option<SystemTime>, blake3::Hash), String> {
+/// Hands over a file piece by piece; says when it was last written.
+fn read(file: &Path, cap: u64, mut take: impl FnMut(&[u8])) -> Result<Option<SystemTime>, String> {
     let unreadable = |error| format!("cannot be read: {error}");
-    let opened = File::open(file).map_err(unreadable)?;
-    let about = opened.metadata().map_err(unreadable)?;
-    let modified = about.modified().ok();
-    // All at once, and a byte to see the end: to grow is to copy.
-    let size = about.len().min(cap).saturating_add(1);
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
-    opened
-        .take(cap.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() as u64 > cap {
-        return Err(format!(
-            "larger than {} MiB; raise `limits.component_mb` to load it",
-            cap >> 20
-        ));
+    let mut file = File::open(file).map_err(unreadable)?;
+    let modified = file.metadata().and_then(|about| about.modified()).ok();
+    let mut chunk = vec![0; CHUNK];
+    let mut size = 0;
+    loop {
+        let read = file.read(&mut chunk).map_err(unreadable)?;
+        let Some(read @ [_, ..]) = chunk.get(..read) else {
+            return Ok(modified);
+        };
+        size += read.len() as u64;
+        if size > cap {
+            return Err(format!(
+                "larger than {} MiB; raise `limits.component_mb` to load it",
+                cap >> 20
+            ));
+        }
+        take(read);
     }
-    let digest = blake3::hash(&bytes);
-    Ok((bytes.into(), modified, digest))
 }

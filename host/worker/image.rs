@@ -86,7 +86,7 @@ impl Worker {
         if binary.digest() != self.digest {
             return Err("its file has changed meanwhile".to_owned());
         }
-        let image = match engine.take_image(binary.bytes).await {
+        let image = match engine.take_image(binary.bytes().await?).await {
             Ok(Image::Taken(image)) => image,
             Ok(Image::Refused(reason)) => return Err(reason),
             Err(error) => return Err(error.to_string()),

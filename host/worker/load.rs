@@ -244,10 +244,15 @@ impl Loading<'_> {
         Ok((component, origin, snapshotted))
     }
 
-    /// Compiles.
+    /// Takes the code from the cache, or compiles.
     async fn component(&self) -> Result<(Component, Origin), Refused> {
         let refused = |reason| self.binary.refused(None, vec![reason]);
-        let bytes = self.binary.bytes.clone();
+        let digest = self.binary.digest();
+        let kept = self.engine.kept_code(digest).await;
+        if let Some(component) = kept.map_err(|error| refused(error.to_string()))? {
+            return Ok((component, Origin::Cached));
+        }
+        let bytes = self.binary.bytes().await.map_err(refused)?;
         let name = self
             .binary
             .file
@@ -257,7 +262,6 @@ impl Loading<'_> {
         let began = Instant::now();
         let kib = bytes.len() >> 10;
         let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
-        let digest = self.binary.digest();
         let made = self.engine.component(bytes, digest, compiling).await;
         let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
         if origin == Origin::Compiled {
