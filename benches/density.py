@@ -3,8 +3,10 @@
 
     benches/density.py target/release/crank target/workers/hello-world.wasm [--workers 1000]
 
-The workers are copies of hello-world with ids of their own. Memory is what the process itself keeps (Pss of what is
-not a file, from smaps_rollup) with all of them over that with one. Compiled code is in it: it is loaded from memory.
+The workers are copies of hello-world with ids of their own; all but the first offer a capability of their own, too.
+So a call is to one worker, alone or among others; and then to all, one after the other. Memory is what the process
+itself keeps with all of them over that with one: what is not a file (smaps_rollup), and the files without a name
+that compiled code is mapped from.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import tempfile
 import time
 
 IDS = (b"worker-hello-world", b"worker/hello-world")  # its worker id, and the end of its SPIFFE id
-CALL = ("POST", "/invoke/greet/hello_world", b'{"name":"Ada"}', {"content-type": "application/json"})
+NAME = b"hello_world"  # of its capability
 
 
 def start(program, workers, scratch, state):
@@ -32,21 +34,40 @@ def start(program, workers, scratch, state):
     raise SystemExit("it does not start")
 
 
+def name(number):
+    return NAME if number == 0 else b"hello_%05d" % number
+
+
 def resident(host):
     """KiB of the process's own."""
-    rollup = pathlib.Path(f"/proc/{host.pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
+    process = pathlib.Path(f"/proc/{host.pid}")
+    rollup = (process / "smaps_rollup").read_text()
+    memory = sum(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss_Anon:"))
+    files = [file for file in (process / "fd").iterdir() if "memfd:crank-code" in os.readlink(file)]
+    return memory + sum(file.stat().st_blocks for file in files) // 2
 
 
-def latency(address, calls=2000):
+def computed(host):
+    """Microseconds of CPU time that its threads have used so far."""
+    tasks = pathlib.Path(f"/proc/{host.pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e3
+
+
+def latency(host, address, names):
+    """Median time of a call, and the host's CPU time for each; the first quarter warms up."""
     connection = http.client.HTTPConnection(address)
     times = []
-    for _ in range(calls):
+    for at, called in enumerate(names):
+        if at == len(names) // 4:
+            before, counted = computed(host), len(names) - at
         began = time.perf_counter()
-        connection.request(*CALL)
-        connection.getresponse().read()
+        connection.request("POST", f"/invoke/greet/{called.decode()}", b'{"name":"Ada"}',
+                           {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
         times.append((time.perf_counter() - began) * 1e6)
-    return statistics.median(times[calls // 4:])
+        assert answer.status == 200, answer.status
+    return statistics.median(times[-counted:]), (computed(host) - before) / counted
 
 
 def measure(program, component, count):
@@ -58,6 +79,7 @@ def measure(program, component, count):
             own = component
             for ours in IDS:
                 own = own.replace(ours, ours[:-5] + b"%05d" % number)
+            own = own.replace(NAME, name(number))
             assert own != component and len(own) == len(component)
             (workers / f"hello-{number:05}.wasm").write_bytes(own)
         host, _, compiled = start(program, workers, scratch, "state-0")
@@ -69,8 +91,10 @@ def measure(program, component, count):
         code = next((scratch / "cache/code").glob("*.cwasm")).stat().st_size >> 10
         print(f"{count:5} workers: start {cached:.2f} s cached ({compiled:.1f} s uncompiled), {memory} KiB of its own; "
               f"compiled code of each {code} KiB", flush=True)
-        took = latency(address)
-        print(f"              a call takes {took:.0f} us (median, one connection, this script's own time included)")
+        for what, names in ("one worker", [NAME] * 2000), ("each in turn", [name(at % count) for at in range(2000)]):
+            took, cpu = latency(host, address, names)
+            print(f"              a call to {what}: {took:.0f} us (median, one connection, this script's own time "
+                  f"included), {cpu:.0f} us of CPU time", flush=True)
         host.kill()
         host.wait()
         return memory
