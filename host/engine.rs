@@ -256,9 +256,9 @@ impl Engine {
         reader.read_shader(wgsl, entry).await
     }
 
-    /// Makes a component ready to run: from the cache where it holds this very component for this
-    /// very engine, else by compiling, in a child process that is killed if this future is dropped.
-    /// `digest` is that of the bytes; `compiling` is called before a compilation starts.
+    /// Compiles a component and keeps its code, for who found none ([`Engine::kept_code`]): in a child process
+    /// that is killed if this future is dropped. `digest` is that of the bytes; `compiling` is called
+    /// before it starts.
     ///
     /// # Errors
     ///
@@ -268,10 +268,7 @@ impl Engine {
         bytes: Bytes,
         digest: blake3::Hash,
         compiling: impl FnOnce(),
-    ) -> Result<(Component, Origin), CompileError> {
-        if let Some(component) = self.kept_code(digest).await? {
-            return Ok((component, Origin::Cached));
-        }
+    ) -> Result<Component, CompileError> {
         if !is_component(&bytes) {
             return Err(CompileError::Refused(
                 "not a WebAssembly component; a core module becomes one with `crank build` (its \
@@ -282,8 +279,7 @@ impl Engine {
         // The semaphore is never closed; a permit is there sooner or later.
         let _turn = self.compilers.acquire().await;
         compiling();
-        let component = self.compiled(bytes, digest, Kind::Code).await?;
-        Ok((component, Origin::Compiled))
+        self.compiled(bytes, digest, Kind::Code).await
     }
 
     /// The code of a component, if the cache holds it for this very engine.

@@ -263,11 +263,9 @@ impl Loading<'_> {
         let kib = bytes.len() >> 10;
         let compiling = || tracing::info!("compiling {name} ({kib} KiB), once: the code is kept");
         let made = self.engine.component(bytes, digest, compiling).await;
-        let (component, origin) = made.map_err(|error| refused(error.to_string()))?;
-        if origin == Origin::Compiled {
-            tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
-        }
-        Ok((component, origin))
+        let component = made.map_err(|error| refused(error.to_string()))?;
+        tracing::info!("compiled {name} in {:.1} s", began.elapsed().as_secs_f64());
+        Ok((component, Origin::Compiled))
     }
 
     fn stem(&self) -> String {
