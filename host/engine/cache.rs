@@ -12,7 +12,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,10 @@ impl CodeCache {
         };
         let mut code = memory().map_err(|error| unusable(error.into())).ok()?;
         open.read(component, kind, &mut code)?;
-        sealed(engine, &code).map_err(unusable).ok()
+        sealed(engine, &code)
+            .or_else(|_| copied(engine, &mut code))
+            .map_err(unusable)
+            .ok()
     }
 
     /// Loads code that our compiler has just made of a component, and keeps it. Failure to keep it is
@@ -261,7 +264,8 @@ fn loaded(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component>
     // SAFETY: `deserialize` demands bytes that wasmtime made, unaltered; that they are of a compatible
     // engine it checks itself. `keep` has such bytes, in memory of ours where nobody changes them any more,
     // from a child that runs this very program and nothing else (the one that runs `declare` for a
-    // snapshot is another, and gives back a component), over a pipe that no other process holds.
+    // snapshot is another, and gives back a component), over a pipe that no other process holds; `copied` has
+    // what `sealed` has.
     #[allow(unsafe_code)]
     unsafe {
         Component::deserialize(engine, code)
@@ -287,6 +291,15 @@ fn sealed(engine: &wasmtime::Engine, code: &File) -> wasmtime::Result<Component>
     unsafe {
         Component::deserialize_file(engine, path)
     }
+}
+
+/// The same where a system's rules forbid to map such memory as code.
+fn copied(engine: &wasmtime::Engine, code: &mut File) -> wasmtime::Result<Component> {
+    let mut bytes = Vec::new();
+    code.rewind().map_err(wasmtime::Error::from)?;
+    code.read_to_end(&mut bytes)
+        .map_err(wasmtime::Error::from)?;
+    loaded(engine, &bytes)
 }
 
 impl Open {
