@@ -83,7 +83,7 @@ fn compile(rest: &[String]) -> Result<CompiledPlugin, Failure> {
         .pagemap_scan(wasmtime::Enabled::Auto);
     let mut config = wasmtime::Config::new();
     config.allocation_strategy(wasmtime::InstanceAllocationStrategy::Pooling(pool));
-    let mut builder = PluginBuilder::new(Manifest::new([Wasm::file(plugin)]))
+    let mut builder = PluginBuilder::new(Manifest::new([Wasm::data(std::fs::read(plugin)?)]))
         .with_wasi(false)
         .with_wasmtime_config(config);
     if let Some(cache) = cache.first() {
