@@ -26,7 +26,8 @@ pub use cache::{
 };
 pub use compile::{COMMAND as COMPILE, Compiler, Job, child as compile};
 pub use gate::{DEFAULT_WEIGHT, Gate, Share, Tick, Turn};
-pub use ticker::{Running, TICK};
+pub use ticker::TICK;
+pub(crate) use ticker::Ticker;
 
 use crate::config::LimitSettings;
 use crate::gpu::Adapter;
@@ -34,7 +35,6 @@ use crate::limits::Budget;
 use crate::machine::{self, Machine};
 use crate::rules::Rules;
 use crate::state::State;
-use ticker::Ticker;
 
 /// The engine settings that are an operator's to choose.
 #[derive(Clone, Debug)]
@@ -235,9 +235,9 @@ impl Engine {
         &self.wasm
     }
 
-    /// Keeps epochs advancing, one every [`TICK`], as long as the guard lives: while a guest is polled.
-    pub fn running(&self) -> Running {
-        self.ticker.running()
+    /// What advances epochs while a guest is polled.
+    pub(crate) fn ticker(&self) -> &Arc<Ticker> {
+        &self.ticker
     }
 
     /// Makes sure that a shader may be read in this process: a text of fifty bytes can stand for

@@ -91,7 +91,11 @@ impl Credentials {
     }
 
     /// Who calls, for the handlers too; or the refusal. None: nobody needs to say.
-    pub fn admit(&self, request: &mut Request) -> Result<Option<Known>, Response> {
+    pub fn admit(
+        &self,
+        request: &mut Request,
+        address: Address,
+    ) -> Result<Option<Known>, Response> {
         let auth = self.auth.as_ref().filter(|auth| auth.is_required());
         let Some(auth) = auth.filter(|_| !self.is_open(request)) else {
             return Ok(None);
@@ -105,7 +109,7 @@ impl Credentials {
             return Err(refusal(failure, SEVERAL, false));
         }
         let bearer = authorization.as_ref().map(HeaderValue::as_bytes);
-        let turn = self.turn(auth, bearer, request);
+        let turn = self.turn(auth, bearer, address);
         let turn = turn.map_err(|failure| Refusal(failure).into_response())?;
         match auth.caller(peer.as_deref(), bearer) {
             Ok(shows) => {
@@ -145,15 +149,12 @@ impl Credentials {
         &self,
         auth: &Auth,
         bearer: Option<&[u8]>,
-        request: &Request,
+        Address(address): Address,
     ) -> Result<Option<Turn>, Failure> {
         let Some(vain) = self.vain.as_ref().filter(|_| !auth.is_quick(bearer)) else {
             return Ok(None);
         };
-        let Some(Address(address)) = request.extensions().get() else {
-            return Err(Failure::internal("a request without an address"));
-        };
-        let turn = vain.admit(Who::of(None, *address));
+        let turn = vain.admit(Who::of(None, address));
         turn.map(Some).map_err(|wait| {
             let message = "too many tokens that do not hold came from this address; wait";
             Failure::new(Code::RateLimited, message).retry_after(wait)

@@ -102,13 +102,12 @@ impl Door {
     }
 
     fn admit(&self, authority: &Authority) -> Result<(), Failure> {
-        let host = authority.host().to_ascii_lowercase();
-        let whole = authority.as_str().to_ascii_lowercase();
-        let allowed = (self.loopback && is_loopback_name(&host))
+        let (host, whole) = (authority.host(), authority.as_str());
+        let allowed = (self.loopback && is_loopback_name(host))
             || self
                 .hosts
                 .iter()
-                .any(|entry| *entry == host || *entry == whole);
+                .any(|entry| entry.eq_ignore_ascii_case(host) || entry.eq_ignore_ascii_case(whole));
         // User information is no part of `Host`; who sends it means to confuse somebody.
         if allowed && !whole.contains('@') {
             return Ok(());
@@ -144,7 +143,8 @@ fn is_loopback_name(host: &str) -> bool {
         .strip_prefix('[')
         .and_then(|rest| rest.strip_suffix(']'))
         .unwrap_or(host);
-    host == "localhost" || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    host.eq_ignore_ascii_case("localhost")
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 /// The scheme and authority of a web origin. `null` and other schemes have none.

@@ -41,15 +41,13 @@ const HEADERS: [(HeaderName, &str); 4] = [
 pub(super) fn admit(
     callers: Option<&Callers>,
     caller: Option<&str>,
+    Address(address): Address,
     request: &Request,
 ) -> Result<Option<Turn>, Failure> {
     let Some(callers) = callers.filter(|_| !PROBES.contains(&request.uri().path())) else {
         return Ok(None);
     };
-    let Some(Address(address)) = request.extensions().get() else {
-        return Err(Failure::internal("a request without an address"));
-    };
-    let turn = callers.admit(Who::of(caller, *address));
+    let turn = callers.admit(Who::of(caller, address));
     turn.map(Some).map_err(|wait: Duration| {
         let message = "one caller may not make more requests than that; slow down";
         Failure::new(Code::RateLimited, message).retry_after(wait)

@@ -7,9 +7,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::Response;
+use axum::http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, ORIGIN};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::response::{IntoResponse, Response};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::caller;
 use super::events;
-use super::problem::{REPLAYED, Refusal};
+use super::problem::{REPLAYED, Refusal, WORKER};
 use super::routes::{RequestId, Shared, bad_path, linger, query, requirement};
 use crate::error::{Code, Failure};
 use crate::idempotency::Key;
@@ -41,6 +41,12 @@ const TIMEOUT: HeaderName = HeaderName::from_static("crank-timeout-ms");
 const MAX_COST: HeaderName = HeaderName::from_static("crank-max-cost");
 const EXPLAIN: HeaderName = HeaderName::from_static("crank-explain");
 
+/// What an answer says of its making.
+const COLD: HeaderName = HeaderName::from_static("crank-cold");
+const TIMING: HeaderName = HeaderName::from_static("server-timing");
+/// Headers that an answer has: room for them is made once.
+const DESCRIBED: usize = 12;
+
 /// The headers of ours that a request may have.
 const OFFERED: [HeaderName; 7] = [
     TIMEOUT,
@@ -59,7 +65,7 @@ pub(super) async fn by_name(
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path((verb, name)) = path.map_err(bad_path)?;
-    Ok(invoke(&shared, verb, Some(name), request).await?)
+    Ok(named(&shared, verb, name, request).await)
 }
 
 pub(super) async fn by_verb(
@@ -69,6 +75,28 @@ pub(super) async fn by_verb(
 ) -> Result<Response, Refusal> {
     let Path(verb) = path.map_err(bad_path)?;
     Ok(invoke(&shared, verb, None, request).await?)
+}
+
+/// The verb and name of a call whose path needs no decoding. Most calls are such, and what a router does for any path
+/// costs as much as some of them.
+pub(super) fn plainly_named(request: &Request) -> Option<(&str, &str)> {
+    let named = request.uri().path().strip_prefix("/invoke/")?;
+    let (verb, name) = named.split_once('/')?;
+    let plain = |text: &str| !text.is_empty() && !text.contains(['/', '%']);
+    // What another origin asks for is answered in its own way.
+    let simple = request.method() == Method::POST && !request.headers().contains_key(ORIGIN);
+    (simple && plain(verb) && plain(name)).then_some((verb, name))
+}
+
+/// Answers a call.
+pub(super) async fn named(
+    shared: &Shared,
+    verb: String,
+    name: String,
+    request: Request,
+) -> Response {
+    let answered = invoke(shared, verb, Some(name), request).await;
+    answered.map_err(Refusal).into_response()
 }
 
 async fn invoke(
@@ -129,10 +157,11 @@ fn respond(answer: Answer) -> Result<Response, Failure> {
         failure.worker_id = Some(answer.worker_id.to_string());
         failure
     })?;
-    let mut response = Response::new(Body::empty());
-    describe(&answer, response.headers_mut());
-    response.headers_mut().insert(CONTENT_TYPE, media_type);
-    *response.body_mut() = Body::from(answer.payload.body);
+    let mut headers = HeaderMap::with_capacity(DESCRIBED);
+    describe(&answer, &mut headers);
+    headers.insert(CONTENT_TYPE, media_type);
+    let mut response = Response::new(Body::from(answer.payload.body));
+    *response.headers_mut() = headers;
     Ok(response)
 }
 
@@ -140,7 +169,7 @@ fn respond(answer: Answer) -> Result<Response, Failure> {
 pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
     if answer.replayed {
         if let Ok(worker) = HeaderValue::from_str(&answer.worker_id) {
-            headers.insert("crank-worker", worker);
+            headers.insert(WORKER, worker);
         }
         headers.insert(REPLAYED, HeaderValue::from_static("true"));
         return;
@@ -167,9 +196,9 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
         bytes => format!(", gpu;dur={}, gpu-memory;desc=\"{bytes}\"", Ms(*gpu)),
     };
     let values = [
-        ("crank-worker", HeaderValue::from_str(&answer.worker_id)),
-        ("crank-cold", HeaderValue::from_str(answer.cold.as_str())),
-        ("server-timing", HeaderValue::from_str(&(timing + &gpu))),
+        (WORKER, HeaderValue::from_str(&answer.worker_id)),
+        (COLD, HeaderValue::from_str(answer.cold.as_str())),
+        (TIMING, HeaderValue::try_from(timing + &gpu)),
     ];
     for (name, value) in values {
         if let Ok(value) = value {

@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::error::{Code, Failure};
 
+/// Says who answered.
+pub(super) const WORKER: HeaderName = HeaderName::from_static("crank-worker");
 /// Says that an answer is the one that was given before under the same idempotency key.
 pub(super) const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
 
@@ -158,6 +160,8 @@ impl IntoResponse for Refusal {
 pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Response) {
     *response.body_mut() = Body::from(document(failure, request_id));
     let headers = response.headers_mut();
+    // Of the body that stood there before.
+    headers.remove(CONTENT_LENGTH);
     headers.insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
@@ -167,7 +171,7 @@ pub(super) fn render(failure: &Failure, request_id: &str, response: &mut Respons
         .as_deref()
         .and_then(|id| HeaderValue::from_str(id).ok())
     {
-        headers.insert("crank-worker", worker);
+        headers.insert(WORKER, worker);
     }
     if failure.replay_of.is_some() {
         headers.insert(REPLAYED, HeaderValue::from_static("true"));

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Query, Request, State};
-use axum::http::{HeaderValue, Method, Uri};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderName, HeaderValue, Method, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
 use axum::{Json, Router as Routes};
 use futures_util::FutureExt;
+use hyper::service::Service;
+use hyper_util::service::TowerToHyperService;
 use semver::VersionReq;
 use serde_json::json;
 use tokio::sync::{Semaphore, watch};
@@ -23,7 +24,8 @@ use tracing::Level;
 
 use super::caller::{self, Credentials};
 use super::door::Door;
-use super::problem::{self, Refusal};
+use super::edge::Address;
+use super::problem::{self, Refusal, WORKER};
 use super::{
     Settings, edge, explain, invoke, mcp, openapi, register, reload, standing, telemetry, workers,
 };
@@ -57,6 +59,8 @@ pub(super) struct Shared {
     pub mcp: mcp::Service,
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("crank-request-id");
+
 /// The id of one request, in its answer, its log lines and the worker's request.
 #[derive(Clone)]
 pub(super) struct RequestId(pub Arc<str>);
@@ -71,13 +75,20 @@ impl RequestId {
     }
 }
 
+/// Everything that is served. A clone is another handle to the same.
+#[derive(Clone)]
+pub(super) struct App {
+    shared: Arc<Shared>,
+    routes: TowerToHyperService<Routes>,
+}
+
 /// Everything that is served at `bound`. What lasts as long as its reader ends when `stopping` changes.
-pub(super) fn routes(
+pub(super) fn app(
     router: Arc<Router>,
     settings: &Settings,
     bound: SocketAddr,
     stopping: watch::Receiver<()>,
-) -> Routes {
+) -> App {
     let door = Arc::new(Door::new(settings, bound));
     let shared = Arc::new(Shared {
         mcp: mcp::service(&router, settings, stopping),
@@ -131,9 +142,10 @@ pub(super) fn routes(
     if !settings.allowed_origins.is_empty() {
         routes = routes.layer(cors(door));
     }
-    routes
-        .layer(middleware::from_fn_with_state(shared.clone(), outermost))
-        .with_state(shared)
+    App {
+        routes: TowerToHyperService::new(routes.with_state(shared.clone())),
+        shared,
+    }
 }
 
 /// Lets the pages that the operator allows read what they may send for. Own pages need no such leave.
@@ -150,75 +162,87 @@ fn refused(failure: Failure) -> Response {
     Refusal(failure).into_response()
 }
 
-async fn outermost(
-    State(shared): State<Arc<Shared>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let started = Instant::now();
-    let id = RequestId::new();
-    let (method, uri) = (request.method().clone(), request.uri().clone());
-    request.extensions_mut().insert(id.clone());
-    let mut unanswered = Unanswered(Some(id.0.clone()));
-
-    let closing = edge::ends_connection(&request);
-    let admitted = shared.door.check(&request);
-    let admitted = admitted.map_err(refused).and_then(|()| {
-        let known = shared.credentials.admit(&mut request);
-        // Who shows what does not hold is counted by the address.
-        let id = known.as_ref().ok().and_then(Option::as_ref);
-        let id = id.map(|known| known.caller.id.as_str());
-        let turn = edge::admit(shared.accounts.as_ref(), id, &request).map_err(refused)?;
-        let turn = turn.map(Arc::new);
-        if let Some(turn) = &turn {
-            // A call that outlives its request keeps it.
-            request.extensions_mut().insert(turn.clone());
+impl App {
+    /// What is asked for, by whoever may.
+    async fn handle(&self, request: Request) -> Response {
+        if let Some((verb, name)) = invoke::plainly_named(&request) {
+            let (verb, name) = (verb.to_owned(), name.to_owned());
+            return invoke::named(&self.shared, verb, name, request).await;
         }
-        Ok((known?, turn))
-    });
-    let (caller, mut response) = match admitted {
-        Ok((known, turn)) => {
-            let (caller, shown) = known.map(|known| (known.caller, known.shown)).unzip();
-            let operates = shared
-                .credentials
-                .check_operator(caller.as_deref(), &request);
-            let response = match operates {
-                Err(failure) => {
-                    linger(request.into_body());
-                    refused(failure)
-                }
-                Ok(()) => match AssertUnwindSafe(next.run(request)).catch_unwind().await {
-                    Ok(response) => standing::bound(shown, edge::hold(turn, response)),
-                    Err(panic) => refused(Failure::internal(panic_message(&*panic))),
-                },
-            };
-            (caller, response)
+        match self.routes.call(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
         }
-        Err(response) => {
-            linger(request.into_body());
-            (None, response)
-        }
-    };
-    let caller = caller.as_deref();
-
-    unanswered.0 = None;
-    let failure = response.extensions_mut().remove::<Failure>();
-    telemetry::note(&shared, failure.as_ref(), caller, &id.0, uri.path());
-    if let Some(failure) = &failure {
-        problem::render(failure, &id.0, &mut response);
-        log_cause(failure, &id.0);
     }
-    let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id.0) {
-        headers.insert("crank-request-id", value);
-    }
-    edge::finish(&mut response, &uri, closing);
-    let worker = response
-        .headers()
-        .get("crank-worker")
-        .and_then(|value| value.to_str().ok());
-    // A line for each call that went well would cost a busy host more than some calls do.
-    macro_rules! line {
+
+    /// Answers one request. Not a layer of the routes: each of those would box this, for every request.
+    pub async fn answer(&self, address: Address, mut request: Request) -> Response {
+        let shared = &self.shared;
+        let started = Instant::now();
+        let id = RequestId::new();
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        request.extensions_mut().insert(id.clone());
+        let mut unanswered = Unanswered(Some(id.0.clone()));
+
+        let closing = edge::ends_connection(&request);
+        let admitted = shared.door.check(&request);
+        let admitted = admitted.map_err(refused).and_then(|()| {
+            let known = shared.credentials.admit(&mut request, address);
+            // Who shows what does not hold is counted by the address.
+            let id = known.as_ref().ok().and_then(Option::as_ref);
+            let id = id.map(|known| known.caller.id.as_str());
+            let turn =
+                edge::admit(shared.accounts.as_ref(), id, address, &request).map_err(refused)?;
+            let turn = turn.map(Arc::new);
+            if let Some(turn) = &turn {
+                // A call that outlives its request keeps it.
+                request.extensions_mut().insert(turn.clone());
+            }
+            Ok((known?, turn))
+        });
+        let (caller, mut response) = match admitted {
+            Ok((known, turn)) => {
+                let (caller, shown) = known.map(|known| (known.caller, known.shown)).unzip();
+                let operates = shared
+                    .credentials
+                    .check_operator(caller.as_deref(), &request);
+                let response = match operates {
+                    Err(failure) => {
+                        linger(request.into_body());
+                        refused(failure)
+                    }
+                    Ok(()) => match AssertUnwindSafe(self.handle(request)).catch_unwind().await {
+                        Ok(response) => standing::bound(shown, edge::hold(turn, response)),
+                        Err(panic) => refused(Failure::internal(panic_message(&*panic))),
+                    },
+                };
+                (caller, response)
+            }
+            Err(response) => {
+                linger(request.into_body());
+                (None, response)
+            }
+        };
+        let caller = caller.as_deref();
+
+        unanswered.0 = None;
+        let failure = response.extensions_mut().remove::<Failure>();
+        telemetry::note(shared, failure.as_ref(), caller, &id.0, uri.path());
+        if let Some(failure) = &failure {
+            problem::render(failure, &id.0, &mut response);
+            log_cause(failure, &id.0);
+        }
+        let headers = response.headers_mut();
+        if let Ok(value) = HeaderValue::from_str(&id.0) {
+            headers.insert(REQUEST_ID, value);
+        }
+        edge::finish(&mut response, &uri, closing);
+        let worker = response
+            .headers()
+            .get(WORKER)
+            .and_then(|value| value.to_str().ok());
+        // A line for each call that went well would cost a busy host more than some calls do.
+        macro_rules! line {
         ($level:expr) => {
             tracing::event!(
                 $level,
@@ -234,11 +258,12 @@ async fn outermost(
             )
         };
     }
-    match failure {
-        None => line!(Level::DEBUG),
-        Some(_) => line!(Level::INFO),
+        match failure {
+            None => line!(Level::DEBUG),
+            Some(_) => line!(Level::INFO),
+        }
+        response
     }
-    response
 }
 
 /// Logs, when it is dropped, that a request came to no answer: the caller hung up, or the host stopped.

@@ -1,17 +1,17 @@
 //! Connections: accepting them, keeping slow and idle ones from holding the host, ending them.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::Router as Routes;
+use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
-use hyper::service::{Service, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -21,7 +21,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::Settings;
 use super::edge::Address;
-use super::routes::routes;
+use super::routes::{App, app};
 use crate::auth::{Auth, Peer};
 use crate::error::Code;
 use crate::limits::{Callers, Who};
@@ -55,7 +55,7 @@ pub async fn serve(
     let followed = auth.clone().map(Auth::follow).map(tokio::spawn);
     let _until_the_end = followed.map(AbortOnDropHandle::new);
     let (stop, stopping) = watch::channel(());
-    let app = routes(router, &settings, listener.local_addr()?, stopping.clone());
+    let app = app(router, &settings, listener.local_addr()?, stopping.clone());
     let builder = builder(&settings);
     let slots = Arc::new(Semaphore::new(CONNECTIONS));
     let addresses = Callers::new(0, 1, settings.address_connections);
@@ -166,7 +166,7 @@ fn note_refused(error: &io::Error) {
 
 struct Connection {
     builder: Builder,
-    app: Routes,
+    app: App,
     stopping: watch::Receiver<()>,
     auth: Option<Arc<Auth>>,
     header_timeout: Duration,
@@ -198,14 +198,13 @@ impl Connection {
 
     async fn speak(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Option<Arc<Peer>>) {
         let begun = AtomicUsize::new(0);
-        let app = TowerToHyperService::new(self.app);
-        let service = service_fn(|mut request: Request<Incoming>| {
-            request.extensions_mut().insert(self.address);
+        let service = service_fn(async |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
             begun.fetch_add(1, Ordering::Relaxed);
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
-            app.call(request)
+            Ok::<_, Infallible>(self.app.answer(self.address, request).await)
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

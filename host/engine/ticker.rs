@@ -3,20 +3,32 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{
+    AtomicBool, AtomicUsize,
+    Ordering::{Relaxed, SeqCst},
+};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
-/// The time between two epochs: how long a guest runs before the host looks at it.
+/// The time between two epochs while a guest computes: how long it goes on before the host looks at it.
 pub const TICK: Duration = Duration::from_millis(1);
+
+/// The same while no guest has computed for long: so late it is noticed that one does. Each tick interrupts what
+/// runs on its core, which a host that is busy with short calls would otherwise pay a thousand times a second.
+const SPARSE: Duration = Duration::from_millis(4);
+
+/// How long a guest has computed that is no short call any more.
+const LONG: Duration = Duration::from_micros(500);
 
 /// Ticks at which nothing computes before the thread parks. Waking it costs a system call, which a busy
 /// host would otherwise pay at each of its short calls.
-const LINGER: u32 = 100;
+const LINGER: u32 = 25;
 
 #[derive(Debug, Default)]
 struct Shared {
     running: AtomicUsize,
+    /// A guest that has computed for long was seen at the last tick.
+    dense: AtomicBool,
     parked: AtomicBool,
     stop: AtomicBool,
 }
@@ -28,7 +40,7 @@ pub struct Ticker {
 }
 
 /// Keeps the ticker awake while it lives.
-pub struct Running(Arc<Shared>);
+pub struct Running<'a>(&'a Shared);
 
 impl Ticker {
     pub fn start(engine: wasmtime::Engine) -> io::Result<Self> {
@@ -45,17 +57,24 @@ impl Ticker {
         })
     }
 
-    pub fn running(&self) -> Running {
+    pub fn running(&self) -> Running<'_> {
         self.shared.running.fetch_add(1, SeqCst);
         // Sequentially consistent with `tick`: either it sees the count, or this sees it parked.
         if self.shared.parked.load(SeqCst) {
             self.thread.unpark();
         }
-        Running(self.shared.clone())
+        Running(&self.shared)
+    }
+
+    /// Says at a tick what CPU time a guest has used.
+    pub fn seen(&self, used: Duration) {
+        if used >= LONG {
+            self.shared.dense.store(true, Relaxed);
+        }
     }
 }
 
-impl Drop for Running {
+impl Drop for Running<'_> {
     fn drop(&mut self) {
         self.0.running.fetch_sub(1, SeqCst);
     }
@@ -71,7 +90,8 @@ impl Drop for Ticker {
 fn tick(engine: &wasmtime::Engine, shared: &Shared) {
     let mut idle = 0;
     while !shared.stop.load(SeqCst) {
-        thread::sleep(TICK);
+        let dense = shared.dense.swap(false, Relaxed);
+        thread::sleep(if dense { TICK } else { SPARSE });
         // Also while nobody computes: a guest that waits at each tick must not escape them all.
         engine.increment_epoch();
         if shared.running.load(SeqCst) > 0 {

@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use wasmtime::UpdateDeadline;
 
-use crate::engine::{Engine, Share, Tick, Turn};
+use crate::engine::{Engine, Share, Tick, Ticker, Turn};
 use crate::limits::CpuClock;
 
 /// The CPU clock and the turn at the gate of one invocation.
 pub(crate) struct Pace {
+    ticker: Arc<Ticker>,
     cpu: CpuClock,
     turn: Mutex<Turn>,
     /// The poll under way ends because the guest yields, and not because it waits.
@@ -25,8 +26,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub fn new(share: Arc<Share>) -> Self {
+    pub fn new(engine: &Engine, share: Arc<Share>) -> Self {
         Self {
+            ticker: engine.ticker().clone(),
             cpu: CpuClock::new(),
             turn: Mutex::new(Turn::new(share)),
             yielding: AtomicBool::new(false),
@@ -49,6 +51,7 @@ impl Pace {
         if !self.ticked.swap(true, Relaxed) {
             wake_another_thread();
         }
+        self.ticker.seen(used);
         let mut turn = self.turn();
         let tick = turn.tick(used);
         self.yielding.store(tick == Tick::Yield, Relaxed);
@@ -76,7 +79,6 @@ fn wake_another_thread() {
 
 /// A guest's future at its pace.
 pub(super) struct Paced<'a, F> {
-    pub engine: &'a Engine,
     pub pace: &'a Pace,
     pub future: Pin<&'a mut F>,
 }
@@ -86,7 +88,7 @@ impl<F: Future> Future for Paced<'_, F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         // Epochs matter while the guest computes: one that waits keeps no thread awake.
-        let _running = self.engine.running();
+        let _running = self.pace.ticker.running();
         self.pace.ticked.store(false, Relaxed);
         self.pace.cpu.enter();
         let polled = self.future.as_mut().poll(cx);

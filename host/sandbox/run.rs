@@ -51,7 +51,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         context,
     };
-    let pace = Arc::new(Pace::new(sandbox.share.clone()));
+    let pace = Arc::new(Pace::new(&sandbox.engine, sandbox.share.clone()));
     let worker = sandbox.worker.clone();
     let events = Outlet::new(events, &sandbox.bandwidth);
     let budget = sandbox.engine.budget();
@@ -73,7 +73,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     let linked = sandbox.linked();
     let began = Instant::now();
     let mut start = Duration::ZERO;
-    let ended = braked(&sandbox.engine, &pace, deadline, async {
+    let ended = braked(&pace, deadline, async {
         let instance = linked.pre.instantiate_async(&mut store).await?;
         start = began.elapsed();
         let handler = linked.handler.load(&mut store, &instance)?;
@@ -158,7 +158,7 @@ pub async fn declare(
     limits: Limits,
 ) -> Result<Declared, Failure> {
     let deadline = Instant::now() + limits.wall;
-    let pace = Arc::new(Pace::new(engine.gate().share(DEFAULT_WEIGHT)));
+    let pace = Arc::new(Pace::new(engine, engine.gate().share(DEFAULT_WEIGHT)));
     let guest = Guest::new(
         pace.clone(),
         (worker, "declare".to_owned()),
@@ -168,7 +168,7 @@ pub async fn declare(
         Outlet::Nowhere,
     );
     let mut store = store(engine, guest);
-    let ended = braked(engine, &pace, deadline, async {
+    let ended = braked(&pace, deadline, async {
         let instance = pre.instantiate_async(&mut store).await?;
         indices
             .load(&mut store, &instance)?
@@ -197,13 +197,11 @@ fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
 /// Runs a guest's future under the ticker, the deadline (which also holds while the guest waits in a
 /// host function, where no epoch reaches it) and the CPU clock.
 async fn braked<T>(
-    engine: &Engine,
     pace: &Pace,
     deadline: Instant,
     guest: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     let paced = Paced {
-        engine,
         pace,
         future: pin!(guest),
     };
