@@ -18,8 +18,13 @@ use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
 use crank::sandbox::Payload;
 use crank::toolchain::{BuildRequest, Terminal, build};
+use kernels::{ELEMENTS, Kernel, LANES, TILE, Tile};
 use serde_json::{Value, json};
 use sha2::Digest;
+
+/// The kernels themselves: their crate is a guest's, and of another workspace.
+#[path = "../guests/gpu-kernels/src/kernels.rs"]
+mod kernels;
 
 /// Calls of one kind, one after the other.
 const CALLS: usize = 100;
@@ -27,59 +32,138 @@ const CALLS: usize = 100;
 const CALLERS: usize = 8;
 const EACH: usize = 25;
 /// Runs of a kernel with fuel and without, in turn.
-const RUNS: usize = 9;
+const RUNS: usize = 21;
 /// What a worker sends or keeps, in bytes.
 const WEIGHTS: u64 = 16 << 20;
 
-/// A shader over 1,024 words of `out`; `a` and `b` have as many.
-struct Kernel {
-    name: &'static str,
-    body: &'static str,
+/// A shader that is ready to be compiled, and what it is given.
+struct Shader {
+    name: String,
+    wgsl: String,
+    /// Slots and the words of their buffers.
+    buffers: Vec<(u32, Vec<u32>)>,
+    groups: [u32; 3],
     /// Turns of loops that one thread takes, each counted once more at its end.
     fuel: u32,
+    /// Times that it is dispatched in one run: enough that a run takes longer than to begin it.
+    times: usize,
 }
 
-/// To be followed by those of `guests/gpu-kernels`.
-const KERNELS: [Kernel; 4] = [
-    Kernel {
-        name: "add, no loop",
-        body: "out[i] = a[i] + b[i];",
-        fuel: 0,
-    },
-    Kernel {
-        name: "dot product, a loop that all threads share",
-        body: "var sum = 0.0; for (var k = 0u; k < 1024u; k++) { sum += a[k] * b[(i + k) & 1023u]; } out[i] = sum;",
-        fuel: 1_100,
-    },
-    Kernel {
-        name: "3 x 3 convolution over 32 channels, three loops",
-        body: "var sum = 0.0;
-               for (var c = 0u; c < 32u; c++) { for (var y = 0u; y < 3u; y++) { for (var x = 0u; x < 3u; x++) {
-                   sum += a[(i + c * 32u + y * 8u + x) & 1023u] * b[(c * 9u + y * 3u + x) & 1023u];
-               } } }
-               out[i] = sum;",
-        fuel: 600,
-    },
-    Kernel {
-        name: "turns that differ between threads",
-        body: "var n = i; var turns = 0.0; while (n > 1u) { n = select(n / 2u, n * 3u + 1u, (n & 1u) == 1u); turns += 1.0; } out[i] = turns + a[i] * b[i];",
-        fuel: 500,
-    },
-];
+/// The kernels of `guests/gpu-kernels`, each with the shape of a layer of the default model or of MobileNetV2.
+fn ours() -> Vec<Shader> {
+    use Kernel::{Add, Conv, Dense, Depthwise, Pointwise, Pool, Relu6, Softmax};
+    let pointwise = |side: usize, fours| Pointwise {
+        tile: Tile::of(side * side),
+        fours,
+    };
+    // Channels and side of the input, then of the output, and the stride.
+    [
+        (Conv(3, 3), [3, 64], [16, 32], 2),
+        (Conv(3, 3), [32, 32], [32, 32], 1),
+        (Depthwise(3, 3), [96, 32], [96, 32], 1),
+        (pointwise(32, true), [96, 32], [24, 32], 1),
+        (pointwise(32, false), [27, 32], [24, 32], 1),
+        (pointwise(16, true), [144, 16], [32, 16], 1),
+        (pointwise(8, true), [192, 8], [64, 8], 1),
+        (Relu6, [96, 32], [96, 32], 1),
+        (Add, [24, 32], [24, 32], 1),
+        (Pool, [1280, 7], [1280, 1], 1),
+        (Dense, [1280, 1], [1000, 1], 1),
+        (Softmax, [1000, 1], [1000, 1], 1),
+    ]
+    .map(|(kernel, from, to, stride)| own(kernel, from, to, stride))
+    .into()
+}
 
-/// Threads of a kernel's dispatch: enough that it takes longer than to begin it, few enough for a software GPU.
-const THREADS: u32 = 1 << 13;
+fn own(kernel: Kernel, from: [u32; 2], to: [u32; 2], stride: u32) -> Shader {
+    let ([channels, side], [outputs, out_side]) = (from, to);
+    let (pixels, out_pixels) = (side * side, out_side * out_side);
+    let (values, out_values) = (channels * pixels, outputs * out_pixels);
+    let (lanes, tile, elements) = (LANES as u32, TILE as u32, ELEMENTS as u32);
+    let per_output = match kernel {
+        Kernel::Conv(height, width) => channels * (height * width) as u32,
+        Kernel::Depthwise(height, width) => (height * width) as u32,
+        _ => channels,
+    };
+    // As `plan/layer.rs` has it.
+    let (x, y, fuel) = match kernel {
+        Kernel::Conv(..) => (
+            out_pixels.div_ceil(lanes),
+            outputs.div_ceil(tile),
+            channels + 1,
+        ),
+        Kernel::Depthwise(..) => (out_pixels.div_ceil(lanes), outputs, 0),
+        Kernel::Pointwise { tile: of, fours } => {
+            let (lanes, each) = of.size();
+            let turns = if fours { channels / 4 } else { channels };
+            (
+                out_pixels.div_ceil((lanes * each) as u32),
+                outputs.div_ceil(tile),
+                turns + 1,
+            )
+        }
+        Kernel::Relu6 | Kernel::Add => (out_values.div_ceil(lanes * elements), 1, 0),
+        Kernel::Pool => (outputs.div_ceil(lanes), 1, pixels + 1),
+        Kernel::Dense => (outputs.div_ceil(lanes), 1, values + 1),
+        Kernel::Softmax => (1, 1, 2 * values + values.div_ceil(lanes) + 3),
+    };
+    let padding = u32::from(matches!(kernel, Kernel::Conv(..) | Kernel::Depthwise(..)));
+    let weights = per_output * outputs;
+    let params = [
+        channels,
+        side,
+        side,
+        outputs,
+        out_side,
+        out_side,
+        stride,
+        padding,
+        0,
+        weights,
+        0_f32.to_bits(),
+        6_f32.to_bits(),
+        0,
+        0,
+        0,
+        0,
+    ];
+    let words = |count: u32| (0..count).map(|word| (f32::from((word % 7) as u8) / 7.0).to_bits());
+    let mut buffers = vec![
+        (0, params.to_vec()),
+        (1, words(values).collect()),
+        (3, vec![0; out_values as usize]),
+    ];
+    if kernel.has_weights() {
+        buffers.push((2, words(weights + outputs).collect()));
+    }
+    if kernel == Kernel::Add {
+        buffers.push((4, words(values).collect()));
+    }
+    Shader {
+        name: format!("{kernel:?}, {channels} x {side}² to {outputs} x {out_side}²"),
+        wgsl: kernel.wgsl(),
+        buffers,
+        groups: [x, y, 1],
+        fuel,
+        times: 20,
+    }
+}
 
-impl Kernel {
-    fn wgsl(&self) -> String {
-        format!(
-            "@group(0) @binding(0) var<storage, read> a: array<f32>;
-             @group(0) @binding(1) var<storage, read> b: array<f32>;
-             @group(0) @binding(2) var<storage, read_write> out: array<f32>;
+/// What costs most: a loop of a few instructions, whose turns differ between threads.
+fn others() -> Shader {
+    let body = "var n = i; var turns = 0.0; while (n > 1u) { n = select(n / 2u, n * 3u + 1u, (n & 1u) == 1u); turns += 1.0; } y[i] = turns + x[i];";
+    Shader {
+        name: "turns that differ between threads (not one of ours)".to_owned(),
+        wgsl: format!(
+            "@group(0) @binding(1) var<storage, read> x: array<f32>;
+             @group(0) @binding(3) var<storage, read_write> y: array<f32>;
              @compute @workgroup_size(64)
-             fn main(@builtin(global_invocation_id) id: vec3<u32>) {{ let i = id.x & 1023u; {} }}",
-            self.body
-        )
+             fn main(@builtin(global_invocation_id) id: vec3<u32>) {{ let i = id.x & 1023u; {body} }}"
+        ),
+        buffers: vec![(1, vec![0; 1024]), (3, vec![0; 1024])],
+        groups: [128, 1, 1],
+        fuel: 500,
+        times: 1,
     }
 }
 
@@ -108,14 +192,12 @@ fn main() {
 
 /// Each kernel with its loops metered and not, in turn.
 async fn fuel(adapter: &Adapter) {
-    println!(
-        "| kernel, {THREADS} threads | without fuel | with fuel | fuel costs |\n|---|---|---|---|"
-    );
-    for kernel in KERNELS {
+    println!("| kernel | without fuel | with fuel | fuel costs |\n|---|---|---|---|");
+    for shader in ours().into_iter().chain([others()]) {
         let mut runs = Vec::new();
         for metered in [false, true] {
             let settings = Settings { kept: 0, metered };
-            runs.push(Bench::new(adapter, settings, &kernel).await);
+            runs.push(Bench::new(adapter, settings, &shader).await);
         }
         let mut took = [Vec::new(), Vec::new()];
         for _ in 0..RUNS {
@@ -126,7 +208,7 @@ async fn fuel(adapter: &Adapter) {
         let [plain, metered] = took.map(|took| quantile(took, 0.5));
         println!(
             "| {} | {} | {} | {:+.1} % |",
-            kernel.name,
+            shader.name,
             ms(plain),
             ms(metered),
             (metered.as_secs_f64() / plain.as_secs_f64() - 1.0) * 100.0
@@ -135,50 +217,52 @@ async fn fuel(adapter: &Adapter) {
     println!();
 }
 
-/// A kernel that is ready to run.
+/// A shader that is ready to run.
 struct Bench {
     device: Device,
     dispatch: Box<dyn Fn() -> Dispatch>,
+    times: usize,
     budget: Arc<Budget>,
 }
 
 impl Bench {
-    async fn new(adapter: &Adapter, settings: Settings, kernel: &Kernel) -> Self {
+    async fn new(adapter: &Adapter, settings: Settings, shader: &Shader) -> Self {
         let device = Device::open(adapter, settings).await.expect("a device");
         let budget = Arc::new(Budget::new(1 << 30));
         let turn = device.turn().await.expect("the device is there");
-        let compiled = device.compile(turn, kernel.wgsl(), "main".to_owned());
+        let compiled = device.compile(turn, shader.wgsl.clone(), "main".to_owned());
         let pipeline = compiled.await.expect("it compiles");
-        let words: Vec<u8> = (0..1024_u16)
-            .flat_map(|word| f32::from(word % 7).to_le_bytes())
-            .collect();
-        let account = Account::new(1 << 20);
-        let mut buffers: Vec<Memory> = Vec::new();
-        for _ in 0..3 {
-            let paid = account.take(4096).await.expect("there is room");
-            let buffer = device.buffer(4096, paid).await.expect("a buffer").memory();
-            let held = budget.hold(4096).expect("there is room");
-            let written = device.write(buffer.clone(), 0, words.clone(), held);
+        let account = Account::new(64 << 20);
+        let mut buffers: Vec<(u32, Memory)> = Vec::new();
+        for (slot, words) in &shader.buffers {
+            let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+            let size = bytes.len() as u64;
+            let paid = account.take(size).await.expect("there is room");
+            let buffer = device.buffer(size, paid).await.expect("a buffer").memory();
+            let held = budget.hold(size).expect("there is room");
+            let written = device.write(buffer.clone(), 0, bytes, held);
             written.await.expect("it fits");
-            buffers.push(buffer);
+            buffers.push((*slot, buffer));
         }
-        let fuel = kernel.fuel;
+        let (workgroups, fuel) = (shader.groups, shader.fuel);
         let dispatch = move || Dispatch {
             pipeline: pipeline.clone(),
-            bindings: (0..3)
-                .map(|slot| Binding {
-                    slot,
-                    buffer: buffers[slot as usize].clone(),
+            bindings: buffers
+                .iter()
+                .map(|(slot, buffer)| Binding {
+                    slot: *slot,
+                    buffer: buffer.clone(),
                     offset: 0,
                     size: 0,
                 })
                 .collect(),
-            workgroups: [THREADS / 64, 1, 1],
+            workgroups,
             fuel,
         };
         let bench = Self {
             device,
             dispatch: Box::new(dispatch),
+            times: shader.times,
             budget,
         };
         bench.once().await;
@@ -188,7 +272,7 @@ impl Bench {
     /// The time of one run: the GPU's own, where it has a clock.
     async fn once(&self) -> Duration {
         let run = Run {
-            dispatches: vec![(self.dispatch)()],
+            dispatches: (0..self.times).map(|_| (self.dispatch)()).collect(),
             reads: Vec::new(),
             held: self.budget.hold(1 << 10).expect("there is room"),
         };
