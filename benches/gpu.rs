@@ -18,7 +18,7 @@ use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
 use crank::sandbox::Payload;
 use crank::toolchain::{BuildRequest, Terminal, build};
-use kernels::{ELEMENTS, Kernel, LANES, TILE, Tile};
+use kernels::{ELEMENTS, Kernel, LANES, STEP, TILE, Tile};
 use serde_json::{Value, json};
 use sha2::Digest;
 
@@ -104,8 +104,18 @@ fn own(kernel: Kernel, from: [u32; 2], to: [u32; 2], stride: u32) -> Shader {
         }
         Kernel::Relu6 | Kernel::Add => (out_values.div_ceil(lanes * elements), 1, 0),
         Kernel::Pool => (outputs.div_ceil(lanes), 1, pixels + 1),
-        Kernel::Dense => (outputs.div_ceil(lanes), 1, values + 1),
-        Kernel::Softmax => (1, 1, 2 * values + values.div_ceil(lanes) + 3),
+        Kernel::Dense => {
+            let step = STEP as u32;
+            (
+                outputs.div_ceil(lanes),
+                1,
+                values / step + values % step + 2,
+            )
+        }
+        Kernel::Softmax => {
+            let turns = 2 * values.div_ceil(STEP as u32) + values.div_ceil(lanes);
+            (1, 1, turns + 3)
+        }
     };
     let padding = u32::from(matches!(kernel, Kernel::Conv(..) | Kernel::Depthwise(..)));
     let weights = per_output * outputs;

@@ -3,7 +3,7 @@
 
     benches/start.py target/release/crank target/workers [--runs 15] [--first hello-world,email-classifier]
 
-The directory must hold hello-world. Two sets are measured: the workers of --first, and all of them. Each run is a
+The directory must hold hello-world, and what its workers are granted in a crank.toml. Two sets are measured: the workers of --first, and all of them. Each run is a
 new process with a state directory of its own; the cache is filled once, init snapshots included.
 """
 
@@ -74,6 +74,9 @@ def measure(program, files, runs):
         workers.mkdir()
         for file in files:
             shutil.copy(file, workers)
+        settings = files[0].parent / "crank.toml"
+        if settings.exists():
+            shutil.copy(settings, workers)
         cache = scratch / "cache"
         host, address, listens, answers, cold = start(program, workers, cache, scratch / "state")
         loaded, snapshots = settled(address)

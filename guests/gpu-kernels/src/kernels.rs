@@ -12,6 +12,8 @@ pub const LANES: usize = 64;
 pub const TILE: usize = 8;
 /// Values that a thread of `relu6` and `add` has.
 pub const ELEMENTS: usize = 4;
+/// Values that a turn of `dense` and of `softmax` takes.
+pub const STEP: usize = 4;
 
 /// What a workgroup of a pointwise kernel has of an image: as much as keeps its threads busy, in as few
 /// as read the least, for each product that a thread makes.
@@ -101,14 +103,28 @@ const DENSE: &str = "\
     let n = p.channels;
     let row = p.weight + o * n;
     var sum = w[p.bias + o];
-    for (var k = 0u; k < n; k++) { sum += w[row + k] * x[k]; }
+    let whole = n - n % 4u;
+    for (var k = 0u; k < whole; k += 4u) {
+        let at = row + k;
+        sum += w[at] * x[k] + w[at + 1u] * x[k + 1u] + w[at + 2u] * x[k + 2u] + w[at + 3u] * x[k + 3u];
+    }
+    for (var k = whole; k < n; k++) { sum += w[row + k] * x[k]; }
     y[o] = sum;";
 const SOFTMAX: &str = "\
     let n = p.channels * p.height * p.width;
+    let last = n - 1u;
     var most = x[0];
-    for (var i = 0u; i < n; i++) { most = max(most, x[i]); }
+    for (var i = 0u; i < n; i += 4u) {
+        let more = max(x[min(i + 2u, last)], x[min(i + 3u, last)]);
+        most = max(most, max(max(x[i], x[min(i + 1u, last)]), more));
+    }
     var sum = 0.0;
-    for (var i = 0u; i < n; i++) { sum += exp(x[i] - most); }
+    for (var i = 0u; i < n; i += 4u) {
+        let at = vec4<u32>(i, i + 1u, i + 2u, i + 3u);
+        let there = min(at, vec4<u32>(last));
+        let part = exp(vec4<f32>(x[there.x], x[there.y], x[there.z], x[there.w]) - most);
+        sum += dot(part, select(vec4<f32>(), vec4<f32>(1.0), at < vec4<u32>(n)));
+    }
     for (var i = me; i < n; i += 64u) { y[i] = exp(x[i] - most) / sum; }";
 
 impl Kernel {

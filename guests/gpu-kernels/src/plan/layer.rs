@@ -3,7 +3,7 @@
 use super::{Params, Shape};
 use crate::Broken;
 use crate::format::{Layer, Tensors, Window};
-use crate::kernels::{ELEMENTS, Kernel, LANES, TILE, Tile};
+use crate::kernels::{ELEMENTS, Kernel, LANES, STEP, TILE, Tile};
 
 /// The most values of one output: what one dispatch covers is 65,535 workgroups.
 const MOST_VALUES: usize = 16_000_000;
@@ -233,10 +233,14 @@ pub(super) fn size(
         }
         Kernel::Relu6 | Kernel::Add => (groups(to.values().div_ceil(LANES * ELEMENTS), 1), 0),
         Kernel::Pool => (groups(to.0.div_ceil(LANES), 1), from.pixels() + 1),
-        Kernel::Dense => (groups(to.0.div_ceil(LANES), 1), from.values() + 1),
+        Kernel::Dense => {
+            let turns = from.values() / STEP + from.values() % STEP;
+            (groups(to.0.div_ceil(LANES), 1), turns + 2)
+        }
         Kernel::Softmax => {
             let values = from.values();
-            (groups(1, 1), 2 * values + values.div_ceil(LANES) + 3)
+            let turns = 2 * values.div_ceil(STEP) + values.div_ceil(LANES);
+            (groups(1, 1), turns + 3)
         }
     };
     if turns > MOST_TURNS {
