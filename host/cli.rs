@@ -192,7 +192,9 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
         .max_blocking_threads(engine::threads())
         // A thread's first random number makes it a generator, which registers with the dynamic loader: behind
         // the lock that this holds while it loads a GPU's driver, and so the first calls would wait for that.
-        .on_thread_start(|| drop(uuid::Uuid::now_v7()))
+        .on_thread_start(|| {
+            uuid::Uuid::now_v7();
+        })
         .enable_all()
         .build()
         .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))
