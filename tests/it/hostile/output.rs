@@ -9,6 +9,8 @@ cases! {
     an_answer_of_a_gigabyte ends "output-limit":
         called(untouched(&returning(0, &[40_100, 16, ZEROS, 1 << 30])), "memory_mb = 2048");
     an_answer_a_little_too_large ends "output-limit": misbehaved("return_bytes", r#"{"mb": 33}"#, "");
+    an_answer_of_one_byte_too_many ends "output-limit":
+        called(untouched(&returning(0, &[40_100, 16, ZEROS, (32 << 20) + 1])), "memory_mb = 2048");
     an_answer_behind_the_memory ends "trapped": called(doing("(return (i32.const -16))"), "");
     a_body_behind_the_memory ends "trapped":
         called(doing(&returning(0, &[0, 0, u32::MAX - 8, 8])), "");
