@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -61,20 +62,22 @@ const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 pub(super) async fn by_name(
     State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
     path: Result<Path<(String, String)>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path((verb, name)) = path.map_err(bad_path)?;
-    Ok(named(&shared, verb, name, request).await)
+    Ok(named(&shared, id, verb, name, request).await)
 }
 
 pub(super) async fn by_verb(
     State(shared): State<Arc<Shared>>,
+    Extension(id): Extension<RequestId>,
     path: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Refusal> {
     let Path(verb) = path.map_err(bad_path)?;
-    Ok(invoke(&shared, verb, None, request).await?)
+    Ok(invoke(&shared, id, verb, None, request).await?)
 }
 
 /// The verb and name of a call whose path needs no decoding. Most calls are such, and what a router does for any path
@@ -91,25 +94,23 @@ pub(super) fn plainly_named(request: &Request) -> Option<(&str, &str)> {
 /// Answers a call.
 pub(super) async fn named(
     shared: &Shared,
+    id: RequestId,
     verb: String,
     name: String,
     request: Request,
 ) -> Response {
-    let answered = invoke(shared, verb, Some(name), request).await;
+    let answered = invoke(shared, id, verb, Some(name), request).await;
     answered.map_err(Refusal).into_response()
 }
 
 async fn invoke(
     shared: &Shared,
+    RequestId(id): RequestId,
     verb: String,
     name: Option<String>,
     request: Request,
 ) -> Result<Response, Failure> {
     let (parts, body) = request.into_parts();
-    let id = parts.extensions.get::<RequestId>().cloned();
-    let id = id
-        .ok_or_else(|| Failure::internal("a request without an id reached a handler"))?
-        .0;
     let head = match read_head(&parts.headers, &parts.uri) {
         Ok(head) => head,
         Err(failure) => {

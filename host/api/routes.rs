@@ -164,11 +164,12 @@ fn refused(failure: Failure) -> Response {
 
 impl App {
     /// What is asked for, by whoever may.
-    async fn handle(&self, request: Request) -> Response {
+    async fn handle(&self, id: RequestId, mut request: Request) -> Response {
         if let Some((verb, name)) = invoke::plainly_named(&request) {
             let (verb, name) = (verb.to_owned(), name.to_owned());
-            return invoke::named(&self.shared, verb, name, request).await;
+            return invoke::named(&self.shared, id, verb, name, request).await;
         }
+        request.extensions_mut().insert(id);
         match self.routes.call(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -181,7 +182,6 @@ impl App {
         let started = Instant::now();
         let id = RequestId::new();
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        request.extensions_mut().insert(id.clone());
         let mut unanswered = Unanswered(Some(id.0.clone()));
 
         let closing = edge::ends_connection(&request);
@@ -211,7 +211,10 @@ impl App {
                         linger(request.into_body());
                         refused(failure)
                     }
-                    Ok(()) => match AssertUnwindSafe(self.handle(request)).catch_unwind().await {
+                    Ok(()) => match AssertUnwindSafe(self.handle(id.clone(), request))
+                        .catch_unwind()
+                        .await
+                    {
                         Ok(response) => standing::bound(shown, edge::hold(turn, response)),
                         Err(panic) => refused(Failure::internal(panic_message(&*panic))),
                     },

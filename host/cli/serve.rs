@@ -12,7 +12,7 @@ use super::{ConfigArgs, Ended};
 use crate::admission::Admission;
 use crate::api;
 use crate::auth::Auth;
-use crate::capability::DiskType;
+use crate::capability::{DiskType, Schema};
 use crate::config::{ByteCount, Config};
 use crate::engine::Engine;
 use crate::gpu::Adapter;
@@ -224,6 +224,8 @@ pub async fn ready(
 
 /// The same without a socket.
 pub async fn load(config: Config, dir: &Path) -> Result<(Arc<Router>, Arc<Config>, Engine), Ended> {
+    // While the engine starts.
+    tokio::task::spawn_blocking(Schema::warm);
     let (engine, config) = super::host(config)?;
     // First, since it is quick: a broken file of remote workers ends the start.
     let remotes = Remotes::open(&config).map_err(Ended::Usage)?;

@@ -242,6 +242,11 @@ impl Load {
         if self.judged == Some(digest) {
             return Loaded::Same;
         }
+        // A new state costs some flushes of the disk, meanwhile. Whoever needs it asks again, and hears why not.
+        let state = self.engine.state().filter(|_| self.is_first);
+        if let Some(state) = state.filter(|_| binary.opens_buckets()).cloned() {
+            tokio::spawn(async move { state.open().await });
+        }
         match self.begun(&binary).await {
             Ok(Begun::Ready(worker)) => Loaded::New(worker),
             Ok(Begun::Starting(starting)) => Loaded::Starting(digest, starting),

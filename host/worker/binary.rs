@@ -7,12 +7,15 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use memchr::memmem::Finder;
 
 use super::Refused;
 use crate::config::Config;
 
 /// What is read at once, in bytes: it stays in the core's own cache.
 const CHUNK: usize = 64 << 10;
+/// What the bytes of a component have that imports a bucket.
+const BUCKETS: &[u8] = b"wasi:keyvalue/store@";
 
 /// A component's file, as it was when it was read.
 pub struct Binary {
@@ -21,6 +24,7 @@ pub struct Binary {
     /// The most bytes that it may have.
     cap: u64,
     digest: blake3::Hash,
+    opens_buckets: bool,
 }
 
 impl Binary {
@@ -33,15 +37,17 @@ impl Binary {
         let cap = config.limits.component.get();
         let path = file.to_owned();
         let read = tokio::task::spawn_blocking(move || {
-            let mut digest = blake3::Hasher::new();
+            let (mut digest, mut opens_buckets) = (blake3::Hasher::new(), false);
+            let buckets = Finder::new(BUCKETS);
             let modified = read(&path, cap, |chunk| {
                 digest.update(chunk);
+                opens_buckets |= buckets.find(chunk).is_some();
             })?;
-            Ok((modified, digest.finalize()))
+            Ok((modified, digest.finalize(), opens_buckets))
         });
         let read = read.await;
         let read = read.unwrap_or_else(|panic| Err(format!("cannot be read: {panic}")));
-        let (modified, digest) = read.map_err(|reason| Refused {
+        let (modified, digest, opens_buckets) = read.map_err(|reason| Refused {
             file: file.to_owned(),
             worker_id: None,
             reasons: vec![reason],
@@ -51,6 +57,7 @@ impl Binary {
             modified,
             cap,
             digest,
+            opens_buckets,
         })
     }
 
@@ -72,6 +79,12 @@ impl Binary {
     /// What tells these bytes from all others.
     pub fn digest(&self) -> blake3::Hash {
         self.digest
+    }
+
+    /// Whether it seems to import the host's state: a hint, before anything is compiled. It may be missed where
+    /// two pieces of the file meet.
+    pub fn opens_buckets(&self) -> bool {
+        self.opens_buckets
     }
 
     pub(super) fn refused(&self, worker_id: Option<String>, reasons: Vec<String>) -> Refused {
