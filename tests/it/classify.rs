@@ -291,6 +291,18 @@ fn a_second_call_uploads_no_weights() {
 
 /// A safetensors file of a network's text and tensors that are all ones.
 fn model(network: &Value, labels: &Value, tensors: &[(&str, &[usize])]) -> Vec<u8> {
+    let one = 1.0_f32.to_le_bytes();
+    model_of(network, labels, tensors, "F32", &one)
+}
+
+/// The same of values of another type, of which `one` is 1.
+fn model_of(
+    network: &Value,
+    labels: &Value,
+    tensors: &[(&str, &[usize])],
+    dtype: &str,
+    one: &[u8],
+) -> Vec<u8> {
     let mut header = json!({
         "__metadata__": { "network": network.to_string(), "labels": labels.to_string() }
     });
@@ -298,9 +310,9 @@ fn model(network: &Value, labels: &Value, tensors: &[(&str, &[usize])]) -> Vec<u
     for (name, shape) in tensors {
         let from = data.len();
         let values = shape.iter().product();
-        data.extend(std::iter::repeat_n(1.0_f32.to_le_bytes(), values).flatten());
+        data.extend(std::iter::repeat_n(one, values).flatten());
         header[name] =
-            json!({ "dtype": "F32", "shape": shape, "data_offsets": [from, data.len()] });
+            json!({ "dtype": dtype, "shape": shape, "data_offsets": [from, data.len()] });
     }
     let mut header = header.to_string();
     header.push_str(&" ".repeat(header.len().next_multiple_of(8) - header.len()));
@@ -332,6 +344,10 @@ fn the_operators_model_is_used_and_a_broken_one_says_what_is_wrong() {
         };
         let half = ["that", "this"].map(|name| (name.to_owned(), 0.5));
         assert_eq!(said(&router, "disc.png").await, half);
+        let narrow =
+            |dtype, one: [u8; 2]| model_of(&network(layers.clone()), &names, &tensors, dtype, &one);
+        std::fs::write(&place, narrow("F16", [0x00, 0x3c])).expect("a file");
+        assert_eq!(said(&router, "disc.png").await, half);
 
         let of = |layers: Value, tensors: &[_]| model(&network(layers), &names, tensors);
         let window = |stride, padding| json!([{ "op": "conv", "weight": "w", "bias": "b", "stride": stride, "padding": padding }]);
@@ -349,6 +365,10 @@ fn the_operators_model_is_used_and_a_broken_one_says_what_is_wrong() {
             (cut, "it is no safetensors file"),
             (u64::MAX.to_le_bytes().to_vec(), "it is no safetensors file"),
             (nan, "what it answers are no numbers"),
+            (
+                narrow("BF16", [0x80, 0x3f]),
+                "is BF16; all must be F32, or all F16",
+            ),
             (
                 model(&json!("x"), &names, &tensors),
                 "`network` of its metadata",

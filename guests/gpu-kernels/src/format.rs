@@ -1,7 +1,9 @@
 //! The model file: safetensors, whose metadata names the layers (`network`) and the outputs (`labels`).
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use half::f16;
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
 
@@ -27,8 +29,8 @@ pub struct Model<'a> {
     /// Whether its outputs are probabilities: it ends in a softmax.
     pub is_classifier: bool,
     pub(crate) plan: Plan,
-    /// All tensors, as they lie in the file: what is kept on the GPU.
-    pub weights: &'a [u8],
+    /// All tensors as F32, in the order of the file: what is kept on the GPU.
+    pub weights: Cow<'a, [u8]>,
 }
 
 /// The image that a network wants: RGB / 255, minus the mean, over the standard deviation.
@@ -145,7 +147,7 @@ impl<'a> Model<'a> {
         let network: Network = json("network", text("network"))?;
         let labels: Vec<String> = json("labels", text("labels"))?;
         check(&network)?;
-        let tensors = tensors(&metadata)?;
+        let (tensors, dtype) = tensors(&metadata)?;
         let (plan, outputs) = Plan::new(&network.input, &network.layers, &tensors)?;
         if let Some((name, _)) = tensors.0.iter().find(|(_, tensor)| !tensor.used.get()) {
             return Err(Broken(format!("no layer uses the tensor `{name}`")));
@@ -161,7 +163,10 @@ impl<'a> Model<'a> {
             input: network.input,
             labels,
             plan,
-            weights,
+            weights: match dtype {
+                Dtype::F16 => widened(weights).into(),
+                _ => weights.into(),
+            },
         })
     }
 }
@@ -201,23 +206,37 @@ fn check(network: &Network) -> Result<(), Broken> {
     }
 }
 
-fn tensors(metadata: &safetensors::tensor::Metadata) -> Result<Tensors, Broken> {
+/// All tensors by name, and what their values are.
+fn tensors(metadata: &safetensors::tensor::Metadata) -> Result<(Tensors, Dtype), Broken> {
+    let infos = metadata.tensors();
+    let dtype = infos.values().next().map_or(Dtype::F32, |info| info.dtype);
     let mut tensors = BTreeMap::new();
-    for (name, info) in metadata.tensors() {
-        let at = info.data_offsets.0;
-        if info.dtype != Dtype::F32 || !at.is_multiple_of(4) {
+    for (name, info) in infos {
+        let (at, bytes) = (info.data_offsets.0, dtype.bitsize() / 8);
+        if !matches!(dtype, Dtype::F32 | Dtype::F16)
+            || info.dtype != dtype
+            || !at.is_multiple_of(bytes)
+        {
             return Err(Broken(format!(
-                "the tensor `{name}` is {:?}; all must be F32",
+                "the tensor `{name}` is {:?}; all must be F32, or all F16",
                 info.dtype
             )));
         }
         let tensor = Tensor {
             shape: info.shape.clone(),
             // Within MOST_WEIGHTS.
-            at: (at / 4) as u32,
+            at: (at / bytes) as u32,
             used: std::cell::Cell::new(false),
         };
         tensors.insert(name.clone(), tensor);
     }
-    Ok(Tensors(tensors))
+    Ok((Tensors(tensors), dtype))
+}
+
+/// F16 as F32, which every GPU computes with.
+fn widened(weights: &[u8]) -> Vec<u8> {
+    let values = weights.as_chunks().0.iter();
+    values
+        .flat_map(|&value| f16::from_le_bytes(value).to_f32().to_le_bytes())
+        .collect()
 }

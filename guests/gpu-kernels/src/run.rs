@@ -31,7 +31,7 @@ impl Model<'_> {
         let weights = match kept {
             Some(kept) => Some(kept),
             None if self.weights.is_empty() => None,
-            None => Some(Buffer::keep(self.weights)?),
+            None => Some(Buffer::keep(&self.weights)?),
         };
         let mut pipelines = BTreeMap::new();
         for step in &plan.steps {
