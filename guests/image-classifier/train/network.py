@@ -8,8 +8,8 @@ MEAN = [0.5, 0.5, 0.5]
 STD = [0.25, 0.25, 0.25]
 STEM = 16
 # Expansion, channels, blocks, stride of the first.
-BLOCKS = [(1, 16, 1, 1), (3, 24, 2, 2), (4, 40, 3, 2), (4, 88, 3, 2)]
-HEAD = 240
+BLOCKS = [(1, 16, 1, 1), (3, 24, 2, 2), (4, 48, 3, 2), (4, 128, 3, 2)]
+HEAD = 320
 
 
 def layers(classes):

@@ -14,7 +14,7 @@ from safetensors import safe_open
 def read(path):
     """Layers and labels, and tensors by name."""
     with safe_open(path, framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}
         metadata = file.metadata()
     return json.loads(metadata["network"]), json.loads(metadata["labels"]), tensors
 

@@ -98,31 +98,6 @@ def spokes(count, inner, outer, phase=0.0):
         yield a, np.array([np.cos(a), np.sin(a)]) * inner, np.array([np.cos(a), np.sin(a)]) * outer
 
 
-def arrow(r):
-    kind = r.integers(4)
-    if kind == 0:
-        thick, head, wide = r.uniform(0.12, 0.32), r.uniform(-0.1, 0.4), r.uniform(0.5, 0.8)
-        notch = r.uniform(-0.12, 0.12)
-        parts = [poly("body", (-1, -thick), (head + notch, -thick), (head, -wide), (1, 0), (head, wide),
-                      (head + notch, thick), (-1, thick))]
-    elif kind == 1:
-        back, wide = r.uniform(0.35, 0.75), r.uniform(0.35, 0.7)
-        parts = [line("line", (-1, 0), (0.95, 0)), line("line", (1 - back, -wide), (1, 0), (1 - back, wide))]
-    elif kind == 2:
-        back, wide = r.uniform(0.4, 0.7), r.uniform(0.3, 0.5)
-        parts = [line("line", (-1, 0), (1 - back, 0)), poly("body", (1 - back, -wide), (1, 0), (1 - back, wide))]
-    else:
-        bend, wide = r.uniform(0.4, 1.0) * r.choice([-1, 1]), r.uniform(0.3, 0.45)
-        path = bezier((-0.9, bend * 0.7), (0, -bend), (0.75, 0))
-        ahead = path[-1] - path[-3]
-        ahead = ahead / np.linalg.norm(ahead)
-        side = np.array([-ahead[1], ahead[0]])
-        tip = path[-1] + ahead * 0.15
-        head = [tip - ahead * 0.5 + side * wide, tip, tip - ahead * 0.5 - side * wide]
-        closed = r.random() < 0.5
-        parts = [join("line", path, closed=False), join("body" if closed else "line", head, closed=closed)]
-    return turn(parts, r.random())
-
 
 def car(r):
     wheel, floor = r.uniform(0.2, 0.28), 0.4
@@ -164,35 +139,7 @@ def mirrored(parts, r):
     return parts
 
 
-def circle(r):
-    parts = [ellipse("body", 0, 0, 1, r.uniform(0.85, 1))]
-    if r.random() < 0.25:
-        parts.append(ellipse("light", 0, 0, r.uniform(0.5, 0.85)))
-    return parts
 
-
-def square(r):
-    side = r.uniform(0.8, 1)
-    parts = [rectangle("body", -1, -side, 1, side, r.choice([0, 0, 0.1, 0.25]))]
-    if r.random() < 0.2:
-        inner = r.uniform(0.55, 0.8)
-        parts.append(rectangle("light", -inner, -inner * side, inner, inner * side))
-    return turn(parts, r.uniform(-0.06, 0.06))
-
-
-def triangle(r):
-    kind = r.integers(3)
-    if kind == 0:
-        points = [(np.cos(a), np.sin(a)) for a in (np.arange(3) / 3 - 0.25) * TAU]
-    elif kind == 1:
-        points = [(-0.9, -0.9), (0.9, 0.8), (-0.9, 0.8)]
-    else:
-        points = [(r.uniform(-0.4, 0.4), -1), (0.9, 0.8), (-0.9, 0.8)]
-    parts = [poly("body", *points)]
-    if r.random() < 0.15:
-        middle = parts[0].points.mean(0)
-        parts.append(Part(middle + (parts[0].points - middle) * r.uniform(0.4, 0.7), "light"))
-    return turn(parts, r.random() if r.random() < 0.5 else 0)
 
 
 def star(r):
@@ -559,9 +506,9 @@ def mushroom(r):
 
 
 CLASSES = {
-    "arrow": arrow, "car": car, "circle": circle, "clock": clock, "cloud": cloud, "cross": cross, "cup": cup,
-    "envelope": envelope, "fish": fish, "flower": flower, "heart": heart, "house": house, "key": key,
-    "ladder": ladder, "light bulb": light_bulb, "moon": moon, "mushroom": mushroom, "sailboat": sailboat,
-    "square": square, "star": star, "sun": sun, "tree": tree, "triangle": triangle, "umbrella": umbrella,
+    "car": car, "clock": clock, "cloud": cloud, "cross": cross, "cup": cup, "envelope": envelope, "fish": fish,
+    "flower": flower, "heart": heart, "house": house, "key": key, "ladder": ladder, "light bulb": light_bulb,
+    "moon": moon, "mushroom": mushroom, "sailboat": sailboat, "star": star, "sun": sun, "tree": tree,
+    "umbrella": umbrella,
 }
 LABELS = list(CLASSES)

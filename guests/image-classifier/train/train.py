@@ -35,18 +35,43 @@ def augmented(images, random, side):
         torch.stack([a.cos() * scale * flip, -a.sin() * scale * stretch, uniform(-0.08, 0.08)], 1),
         torch.stack([a.sin() * scale * flip, a.cos() * scale * stretch, uniform(-0.08, 0.08)], 1),
     ], 1)
+    some = lambda share: uniform(0, 1, 1, 1, 1) < share
     if side < SIDE:
         x = F.interpolate(x, size=(side, side), mode="bilinear", antialias=True)
     grid = F.affine_grid(turn, list(x.shape), align_corners=False)
     x = F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    # What is bright grown, what is dark grown; another picture shining through, the same one beside itself.
+    x = torch.where(some(0.08), F.max_pool2d(x, 3, 1, 1), x)
+    x = torch.where(some(0.08), -F.max_pool2d(-x, 3, 1, 1), x)
+    x = x + (x.roll(1, 0) - x) * uniform(0, 0.35, 1, 1, 1) * some(0.25)
+    by = torch.randint(-side // 10, side // 10 + 1, (2,), generator=random).tolist()
+    x = x + (x.roll(by, (2, 3)) - x) * uniform(0, 0.45, 1, 1, 1) * some(0.15)
+    x = torch.where(some(0.35), convolved(x, random), x)
     order = torch.rand(n, 3, generator=random).argsort(1)
     x = x.gather(1, order[:, :, None, None].expand_as(x))
-    x = torch.where(uniform(0, 1, 1, 1, 1) < 0.15, 255 - x, x)
-    x = torch.where(uniform(0, 1, 1, 1, 1) < 0.15, x.mean(1, keepdim=True).expand_as(x), x)
+    x = torch.where(some(0.2), 255 - x, x)
+    x = torch.where(some(0.15), x.mean(1, keepdim=True).expand_as(x), x)
+    x = torch.where(covered(uniform, x.shape[-1]) & some(0.2), uniform(0, 255, 3, 1, 1), x)
     x = (x - 128) * uniform(0.6, 1.3, 1, 1, 1) + 128 + uniform(-30, 30, 3, 1, 1)
     x = x + gratings(uniform, x.shape[-1])
     x = x + torch.randn(x.shape, generator=random) * uniform(-12, 10, 1, 1, 1).clamp(min=0)
     return x.clamp(0, 255).contiguous(memory_format=torch.channels_last)
+
+
+def convolved(x, random):
+    """Through a random convolution, in part: other colours and textures, the same outlines (RandConv, Xu et al. 2021)."""
+    kernel = (1, 3, 5)[torch.randint(3, (1,), generator=random).item()]
+    weight = torch.randn(3, 3, kernel, kernel, generator=random) / (3 * kernel * kernel) ** 0.5
+    other = F.conv2d(x - 128, weight, padding=kernel // 2) + 128
+    share = torch.rand(len(x), 1, 1, 1, generator=random)
+    return (x * share + other * (1 - share)).clamp(0, 255)
+
+
+def covered(uniform, side):
+    """A rectangle of each picture, up to four tenths as wide and as tall."""
+    y, x = torch.meshgrid(torch.arange(side) / side, torch.arange(side) / side, indexing="ij")
+    within = lambda at: (at - uniform(0, 1, 1, 1)).abs() < uniform(0.03, 0.2, 1, 1)
+    return (within(x) & within(y))[:, None]
 
 
 def gratings(uniform, side):
@@ -92,11 +117,12 @@ def main():
     options.add_argument("--seed", type=int, default=6)
     options.add_argument("--processes", type=int, default=1)
     options = options.parse_args()
+    images, labels, _ = load(*options.train)
     with tempfile.TemporaryDirectory() as folder:
-        torch.multiprocessing.spawn(work, (options, f"file://{os.path.join(folder, 'meeting')}"), options.processes)
+        torch.multiprocessing.spawn(work, (options, f"file://{os.path.join(folder, 'meeting')}", images.share_memory_(), labels), options.processes)
 
 
-def work(rank, options, meeting):
+def work(rank, options, meeting, images, labels):
     """One process's share; the first one also keeps the mean, reports and saves."""
     torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=options.processes)
     torch.set_num_threads(1)
@@ -104,7 +130,6 @@ def work(rank, options, meeting):
     torch.manual_seed(options.seed)
     order_random = torch.Generator().manual_seed(options.seed)
     random = torch.Generator().manual_seed(options.seed * 1000 + rank)
-    images, labels, _ = load(*options.train)
     validation = load(options.validation)
 
     network = Network(len(LABELS)).to(memory_format=torch.channels_last)

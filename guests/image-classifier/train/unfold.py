@@ -1,7 +1,8 @@
 """A model file as a network that can be trained on: `python unfold.py default.safetensors --train train.npz --to start.pt`.
 
 The file has batch norm folded into its weights. Here every batch norm gets the mean and the spread that pictures have at its
-place, and the gain and shift that undo them: the network says the same, and trains as one that was never folded.
+place, and the gain and shift that undo them: the network says the same, and trains as one that was never folded. Labels of
+the file that `shapes.py` does not have any more are left out.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from train import augmented, load
 
 
 @torch.no_grad()
-def unfolded(tensors, pixels):
+def unfolded(tensors, labels, pixels):
+    kept = [labels.index(label) for label in LABELS]
     network = Network(len(LABELS))
     x, outputs = (pixels - network.mean) / network.std, []
     for i, (layer, module) in enumerate(zip(network.layers, network.modules_)):
@@ -26,8 +28,8 @@ def unfolded(tensors, pixels):
         else:
             weight, bias = (torch.from_numpy(tensors[f"{i}.{name}"]) for name in ("weight", "bias"))
             if layer["op"] == "dense":
-                module[1].weight.copy_(weight)
-                module[1].bias.copy_(bias)
+                module[1].weight.copy_(weight[kept])
+                module[1].bias.copy_(bias[kept])
             else:
                 convolution, norm = module[0], module[1]
                 convolution.weight.copy_(weight.view_as(convolution.weight))
@@ -47,11 +49,11 @@ def main():
     options.add_argument("--train", required=True)
     options.add_argument("--to", required=True)
     options = options.parse_args()
-    _, _, tensors = reference.read(options.model)
+    _, labels, tensors = reference.read(options.model)
     random = torch.Generator().manual_seed(6)
     images, _, _ = load(options.train)
     chosen = images[torch.randperm(len(images), generator=random)[:1000]]
-    torch.save(unfolded(tensors, augmented(chosen, random, SIDE)).state_dict(), options.to)
+    torch.save(unfolded(tensors, labels, augmented(chosen, random, SIDE)).state_dict(), options.to)
 
 
 if __name__ == "__main__":
