@@ -1,10 +1,10 @@
 //! What an invocation costs: the bare engine running the same component, our invocation in process
 //! (validation both ways, limits, metering), the same over HTTP; and what initialisation costs that an init
 //! snapshot has done before. One run, so that the ratios hold whatever the machine; the first three rows in
-//! turn, before criterion takes each by itself.
+//! turn, before criterion takes each by itself. And what all cores do together beside one.
 //!
 //!     cargo bench --bench invoke
-//!     cargo bench --bench invoke -- --list      # in turn alone
+//!     cargo bench --bench invoke -- --list      # in turn, and all cores, alone
 
 mod common;
 #[path = "../tests/it/support/component.rs"]
@@ -13,14 +13,14 @@ mod component;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{config, hello, median};
+use common::{config, guest, hello, median};
 use component::{Wat, capability};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
-use crank::engine::{Engine, Settings};
+use crank::engine::{Engine, Settings, cores, threads};
 use crank::registry::{Registry, Snapshot};
 use crank::router::{Call, Router};
 use crank::rules::{Asking, Rules};
@@ -28,7 +28,8 @@ use crank::sandbox::{Invocation, Listener, Payload};
 use crank::worker::Snapshotted;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use serde_json::json;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinSet;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
 
@@ -38,10 +39,7 @@ const INPUT: &[u8] = br#"{"name": "Ada"}"#;
 const BATCH: BatchSize = BatchSize::NumIterations(16);
 
 fn engine() -> Engine {
-    let settings = Settings {
-        instances: 100,
-        ..Settings::new(&config().limits, env!("CARGO_BIN_EXE_crank"))
-    };
+    let settings = Settings::new(&config().limits, env!("CARGO_BIN_EXE_crank"));
     Engine::new(settings, None).expect("an engine")
 }
 
@@ -176,6 +174,83 @@ fn in_turn() {
             median(ratios.collect()),
         );
     }
+}
+
+/// A page of some 100 kB: its text takes more memory than the sandbox begins with.
+fn page() -> Call {
+    let line = "<p>The <b>lamp</b> is lit, the wind comes from the northwest.</p>\n";
+    let input = Payload {
+        media_type: "text/html".to_owned(),
+        body: line.repeat(1500).into(),
+    };
+    Call {
+        verb: "convert".to_owned(),
+        name: Some("html_to_text".to_owned()),
+        input,
+        ..call()
+    }
+}
+
+/// What all cores do together: one caller, and one for each core, in turn.
+fn on_all_cores() {
+    let bare = Arc::new(Bare::new());
+    together("bare wasmtime", move || {
+        let bare = bare.clone();
+        async move { drop(bare.call(request()).await) }
+    });
+    for (what, file, call) in [
+        ("crank in process", hello(), call as fn() -> Call),
+        ("a page to text", guest("document-conversion"), page),
+    ] {
+        let router = router(&Runtime::new().expect("a runtime"), &engine(), &file);
+        let router = Arc::new(router);
+        together(what, move || {
+            let router = router.clone();
+            async move { drop(router.invoke(call()).await.expect("answers")) }
+        });
+    }
+}
+
+fn together<F: Future<Output = ()> + Send>(
+    what: &str,
+    call: impl Fn() -> F + Clone + Send + 'static,
+) {
+    const ROUNDS: usize = 9;
+    const TIME: Duration = Duration::from_millis(300);
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(threads())
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let rate = |callers| {
+        runtime.block_on(async {
+            let began = Instant::now();
+            let mut calling = JoinSet::new();
+            for _ in 0..callers {
+                let call = call.clone();
+                calling.spawn(async move {
+                    let mut calls = 0;
+                    while began.elapsed() < TIME {
+                        call().await;
+                        calls += 1;
+                    }
+                    calls
+                });
+            }
+            let calls: u32 = calling.join_all().await.into_iter().sum();
+            f64::from(calls) / began.elapsed().as_secs_f64()
+        })
+    };
+    let rounds = (0..ROUNDS).map(|_| (rate(1), rate(cores())));
+    let (one, all): (Vec<f64>, Vec<f64>) = rounds.unzip();
+    let ratios = all.iter().zip(&one).map(|(all, one)| all / one).collect();
+    println!(
+        "{what}: one caller {:.0} calls/s, {} callers {:.0}: {:.2} times as many, median of {ROUNDS} rounds",
+        median(one),
+        cores(),
+        median(all),
+        median(ratios),
+    );
 }
 
 /// The bare engine alone.
@@ -362,6 +437,7 @@ criterion_group!(
 );
 fn main() {
     in_turn();
+    on_all_cores();
     benches();
     Criterion::default().configure_from_args().final_summary();
 }

@@ -306,7 +306,7 @@ fn model_of(
     let mut header = json!({
         "__metadata__": { "network": network.to_string(), "labels": labels.to_string() }
     });
-    let mut data = Vec::new();
+    let mut data: Vec<u8> = Vec::new();
     for (name, shape) in tensors {
         let from = data.len();
         let values = shape.iter().product();
