@@ -55,7 +55,8 @@ fn ask(serving: &Serving) -> TcpStream {
     stream
 }
 
-/// CPU time that the serving process has used, and memory that it has, in MiB.
+/// CPU time that the serving process has used, and memory of its own that it has, in MiB: compiled code and images,
+/// which it may map meanwhile, are files.
 fn used(serving: &Serving) -> (Duration, u64) {
     let process = format!("/proc/{}", serving.0.id());
     let stat = fs::read_to_string(format!("{process}/stat")).unwrap();
@@ -67,7 +68,9 @@ fn used(serving: &Serving) -> (Duration, u64) {
         .map(|t| t.parse::<u64>().unwrap())
         .sum();
     let status = fs::read_to_string(format!("{process}/status")).unwrap();
-    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let memory = status
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"));
     let kib: u64 = memory
         .unwrap()
         .trim()
