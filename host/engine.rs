@@ -73,9 +73,10 @@ const SHADER_CPU: Duration = Duration::from_secs(2);
 const SHADER_MEMORY: u64 = 256 << 20;
 
 /// Threads that a runtime needs for this engine's guests: more than there are tokens to compute, so
-/// that one is left for short calls and for the host itself.
+/// that one is left for short calls and for the host itself. No more than two for each core: where three share
+/// one, whatever one of them holds waits for the turns of two others, some milliseconds each.
 pub fn threads() -> usize {
-    cores() + 2
+    (cores() + 2).min(2 * cores())
 }
 
 /// Compilers at once: one per core, and no more than fit into half of the machine's memory.
