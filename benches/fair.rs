@@ -89,11 +89,7 @@ impl Host {
         } else {
             engine::cores()
         };
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .build()
-            .expect("a runtime");
+        let runtime = common::runtime(threads);
         let snapshot = runtime.block_on(Snapshot::load(&engine, &config, files));
         assert!(snapshot.refused().is_empty(), "{:?}", snapshot.refused());
         let router = Arc::new(Router::new(Registry::new(snapshot)));

@@ -28,7 +28,7 @@ use crank::sandbox::{Invocation, Listener, Payload};
 use crank::worker::Snapshotted;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
 use serde_json::json;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use wasmtime::Store;
 use wasmtime::component::{Component, InstancePre, Linker};
@@ -217,11 +217,7 @@ fn together<F: Future<Output = ()> + Send>(
 ) {
     const ROUNDS: usize = 9;
     const TIME: Duration = Duration::from_millis(300);
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(threads())
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = common::runtime(threads());
     let rate = |callers| {
         runtime.block_on(async {
             let began = Instant::now();

@@ -68,11 +68,7 @@ fn main() -> ExitCode {
 
 /// Serves the worker, lets the generator call it, and returns what that saw.
 fn measure(seconds: u64, work: u32, core: usize) -> Value {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(engine::threads())
-        .enable_all()
-        .build()
-        .expect("threads");
+    let runtime = common::runtime(engine::threads());
     let dir = tempfile::tempdir().expect("a directory");
     let config = Arc::new(config());
     let settings = Settings::new(&config.limits, env!("CARGO_BIN_EXE_crank"));

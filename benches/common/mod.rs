@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
 
 /// Xorshift (Marsaglia, 2003): the same numbers each time.
 pub struct Random(pub u64);
@@ -94,6 +95,15 @@ pub fn listen(app: axum::Router) {
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
         }
     });
+}
+
+/// Tokio with so many workers.
+pub fn runtime(threads: usize) -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .build()
+        .expect("threads")
 }
 
 /// The median.

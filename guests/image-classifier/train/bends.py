@@ -3,6 +3,7 @@
 import numpy as np
 
 from finishes import densify
+from named import named
 
 
 def still(r):
@@ -97,4 +98,4 @@ def scissored(r):
     return bend
 
 
-BENDS = {f.__name__: f for f in (still, wobbly, warped, tilted, both, zigzag, barrel, swirled, scissored)}
+BENDS = named(still, wobbly, warped, tilted, both, zigzag, barrel, swirled, scissored)

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from finishes import densify, hatch, inside, shade, stroke, thickness
 from grounds import cloudy, plain
+from named import named
 from palettes import complete, hsv
 
 SQUARE = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
@@ -25,7 +26,6 @@ def tesserae(parts, pal, r, size):
         for a in densify(p.points, p.closed, step):
             ops.append(("fill", [a + SQUARE * step * r.uniform(0.7, 0.9)], shade(pal["ink"], r.uniform(-0.1, 0.15))))
     return ops
-
 
 
 def scratched(parts, pal, r, size):
@@ -54,8 +54,6 @@ def glossy(parts, pal, r, size):
         else:
             ops.append(stroke(p, pal["ink" if p.role == "line" else "mark"], width * 2))
     return ops
-
-
 
 
 def cobalt(parts, pal, r, size):
@@ -122,7 +120,6 @@ def marble(r, label):
     return complete(r, lambda: box[r.integers(6)], ground, (44, 36, 36))
 
 
-
 def rainbow(r, label):
     make = lambda: hsv(r.random(), r.uniform(0.6, 1), r.uniform(0.8, 1))
     pal = complete(r, make, (r.uniform(8, 30),) * 3, make())
@@ -133,8 +130,6 @@ def rainbow(r, label):
 def candy(r, label):
     ground = hsv(r.random(), r.uniform(0.5, 0.9), r.uniform(0.4, 0.85))
     return complete(r, lambda: hsv(r.random(), r.uniform(0, 0.6), r.uniform(0.8, 1)), ground, (245, 245, 248))
-
-
 
 
 def delft(r, label):
@@ -175,7 +170,6 @@ def opus(r, pal, h, w):
     return np.where(joint[..., None], plain(r, pal, h, w) * 0.65, plain(r, pal, h, w) + tone[..., None])
 
 
-
 def waxed_black(r, pal, h, w):
     """Black wax over bands of colour that shine through where it is thin."""
     y, x = np.mgrid[0:h, 0:w] / min(h, w)
@@ -199,8 +193,6 @@ def button(r, pal, h, w):
     out, y = plate(r, pal, h, w, r.uniform(5, 12), r.uniform(0, 0.03), np.ones((h, w, 3)) * r.uniform(200, 250))
     y = y[..., None]
     return np.clip(out + np.where(y < r.uniform(-0.1, 0.15), 45 - 25 * (y + 1), 18 * y - 12), 0, 255)
-
-
 
 
 def wall_tile(r, pal, h, w):
@@ -254,7 +246,6 @@ def studded(r, pal, h, w):
 # Effects.
 
 
-
 def wiped(r, layer, ground, pal):
     """Where the finger went one sees out, and the drops run down from there."""
     w, h = layer.size
@@ -279,10 +270,6 @@ def glazed(r, layer, ground, pal):
     shine = np.clip(1 - far / r.uniform(0.08, 0.16), 0, 0.4)[..., None]
     pixels = np.asarray(ground, np.float32)
     return Image.fromarray(np.clip(pixels + (255 - pixels) * shine, 0, 255).astype(np.uint8))
-
-
-def named(*functions):
-    return {f.__name__: f for f in functions}
 
 
 FINISHES = named(tesserae, scratched, glossy, cobalt, fingered, faceted, extruded)

@@ -6,6 +6,8 @@ the picture in pixels.
 
 import numpy as np
 
+from named import named
+
 
 def densify(points, closed, step):
     """The same outline with points at most `step` apart."""
@@ -459,8 +461,8 @@ def daubed(parts, pal, r, size):
     return ops
 
 
-FINISHES = {f.__name__: f for f in (
+FINISHES = named(
     flat, flat_outlined, outline, gradient, hatched, silhouette, sketch, scribble, brush,
     patterned, shadowed, broken, streaky, doubled, dashed, cross_stitch, stippled, radial, neon, two_tone,
     construction, leaded, linocut, satin, slatted, bubbled, plotted, piped, stitched_on, daubed,
-)}
+)

@@ -3,8 +3,9 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from finishes import densify, hatch, shade, shaken, stroke, thickness
+from finishes import densify, hatch, shade, shaken, stroke
 from grounds import cloudy, plain
+from named import named
 from palettes import complete, hsv
 from wear import shadow_of
 
@@ -375,10 +376,6 @@ def lamps(r, image):
     shine = np.clip(1.35 - far * 2.4, 0.08, 1)
     seen = cells[np.clip(v.astype(int), 0, down - 1), np.clip(u.astype(int), 0, across - 1)]
     return Image.fromarray(np.clip(seen * shine[..., None] * 1.25, 0, 255).astype(np.uint8))
-
-
-def named(*functions):
-    return {f.__name__: f for f in functions}
 
 
 FINISHES = named(furrowed, stencilled, veneered, trodden, sumi, modelled, stamped, backlit, signed, lit_dots)

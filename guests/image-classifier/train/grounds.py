@@ -3,6 +3,8 @@
 import numpy as np
 from PIL import Image, ImageDraw
 
+from named import named
+
 
 def cloudy(r, height, width, cells):
     """Smooth noise about 0, some 1 high."""
@@ -382,9 +384,9 @@ def biscuit(r, pal, h, w):
     return plain(r, pal, h, w) + heat * np.array([1, 1.1, 1.2]) + crumbs + r.normal(0, 4, (h, w, 1))
 
 
-GROUNDS = {f.__name__: f for f in (
+GROUNDS = named(
     plain, linear, vignette, noisy, blotchy, lines, shapes, strong_clutter, bars, waves, spots, tiles, strokes,
     basket, rings, scales, confetti, two_halves, honeycomb, woven, dotted,
     checkered, striped, tiled, smudged, aged, bokeh, squared, laid, rays, wooden,
     graph, panes, gouged, felted, folded, brick, tartan, daubs, tube, biscuit,
-)}
+)

@@ -4,7 +4,7 @@ import colorsys
 
 import numpy as np
 
-ROLES = ("body", "second", "third", "light", "ink", "mark", "paper")
+from named import named
 
 # Body, second, third: as things are.
 NATURAL = {
@@ -252,8 +252,8 @@ def old_masters(r, label):
     return complete(r, make, hsv(r.uniform(0.04, 0.14), r.uniform(0.35, 0.7), r.uniform(0.12, 0.5)))
 
 
-PALETTES = {f.__name__: f for f in (
+PALETTES = named(
     natural, free, dark_on_light, light_on_dark, one_hue, crayons, mild, faint, alike, poster, rust, mint,
     pastel, sixteen, slate, parchment, night, ballpoint, aquarelle, print_inks, card,
     blueprint, glass, lino, yarn, dusk, spray, phosphor, icing, quilt, old_masters,
-)}
+)

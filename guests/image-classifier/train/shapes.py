@@ -98,7 +98,6 @@ def spokes(count, inner, outer, phase=0.0):
         yield a, np.array([np.cos(a), np.sin(a)]) * inner, np.array([np.cos(a), np.sin(a)]) * outer
 
 
-
 def car(r):
     wheel, floor = r.uniform(0.2, 0.28), 0.4
     kind = r.integers(4)
@@ -137,9 +136,6 @@ def mirrored(parts, r):
         for part in parts:
             part.points[:, 0] *= -1
     return parts
-
-
-
 
 
 def star(r):

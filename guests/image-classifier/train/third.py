@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from finishes import densify, hatch, shade, stroke, thickness
 from grounds import cloudy, plain
+from named import named
 from palettes import complete, hsv
 from wear import shadow_of
 
@@ -459,10 +460,6 @@ def false_colours(r, image):
     i, t = at.astype(int), (at % 1)[..., None]
     seen = Image.fromarray((scale[i] * (1 - t) + scale[i + 1] * t).astype(np.uint8))
     return seen.resize(image.size, Image.Resampling.BILINEAR)
-
-
-def named(*functions):
-    return {f.__name__: f for f in functions}
 
 
 FINISHES = named(engraved, carved, dabbed, bulbs, trimmed, wired, torn, waxed, traced, warm)

@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from grounds import cloudy
+from named import named
 
 # Effects: (rng, layer RGBA, ground RGB, palette) -> picture RGB.
 
@@ -326,5 +327,5 @@ def oily(r, image):
     return image.quantize(24, dither=Image.Dither.NONE).convert("RGB").filter(ImageFilter.ModeFilter(5))
 
 
-EFFECTS = {f.__name__: f for f in (over, see_through, rimmed, worn, ragged, embossed, sticker, raised, chalky, glowing, bleeding, padded, sprayed, patchy)}
-WEAR = {f.__name__: f for f in (none, blur, motion, grain, jpeg, webp, small, occluded, lit, photographed, toned, few_tones, banded, scattered, smoothed, sharpened, pixelated, fringed, halftone, hand_shadow, rastered, oily)}
+EFFECTS = named(over, see_through, rimmed, worn, ragged, embossed, sticker, raised, chalky, glowing, bleeding, padded, sprayed, patchy)
+WEAR = named(none, blur, motion, grain, jpeg, webp, small, occluded, lit, photographed, toned, few_tones, banded, scattered, smoothed, sharpened, pixelated, fringed, halftone, hand_shadow, rastered, oily)
