@@ -240,10 +240,10 @@ impl App {
             headers.insert(REQUEST_ID, value);
         }
         edge::finish(&mut response, &uri, closing);
-        let worker = response
-            .headers()
-            .get(WORKER)
-            .and_then(|value| value.to_str().ok());
+        let worker = || {
+            let value = response.headers().get(WORKER)?;
+            value.to_str().ok()
+        };
         // A line for each call that went well would cost a busy host more than some calls do.
         macro_rules! line {
         ($level:expr) => {
@@ -254,7 +254,7 @@ impl App {
                 path = uri.path(),
                 status = response.status().as_u16(),
                 code = failure.as_ref().map(|failure| failure.code.as_str()),
-                worker,
+                worker = worker(),
                 caller = caller.map(|caller| caller.id.as_str()),
                 ms = started.elapsed().as_secs_f64() * 1e3,
                 "request",

@@ -24,10 +24,10 @@ pub struct CpuClock {
 }
 
 impl CpuClock {
-    /// A clock that has counted nothing.
-    pub fn new() -> Self {
+    /// A clock that has counted nothing, from `origin` on, which is now or was lately.
+    pub fn new(origin: Instant) -> Self {
         Self {
-            origin: Instant::now(),
+            origin,
             used: AtomicU64::new(0),
             since: AtomicU64::new(0),
             exact: AtomicBool::new(false),
@@ -66,11 +66,5 @@ impl CpuClock {
         } else {
             self.origin.elapsed().as_nanos() as u64
         }
-    }
-}
-
-impl Default for CpuClock {
-    fn default() -> Self {
-        Self::new()
     }
 }

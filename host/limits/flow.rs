@@ -59,12 +59,12 @@ impl Bandwidth {
         }
     }
 
-    /// Takes so many bytes and says how long they have to wait. `None`, and nothing taken, if that
+    /// Takes so many bytes now and says how long they have to wait. `None`, and nothing taken, if that
     /// would be longer than `most`.
-    pub fn take(&self, bytes: usize, most: Duration) -> Option<Duration> {
+    pub fn take(&self, bytes: usize, now: Instant, most: Duration) -> Option<Duration> {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
         let cost = (bytes as u64).saturating_mul(self.byte_ps) / 1000;
-        let now = nanos(self.origin.elapsed());
+        let now = nanos(now.saturating_duration_since(self.origin));
         let latest = now.saturating_add(BURST_NS).saturating_add(nanos(most));
         let full_at = |full_at: u64| {
             let full_at = full_at.max(now).saturating_add(cost);
@@ -86,19 +86,19 @@ mod tests {
     fn a_bucket_lets_one_second_through_at_once_and_the_rest_at_its_rate() {
         // 8 Mbit/s are a million bytes a second.
         let bandwidth = Bandwidth::new(8);
-        let most = Duration::from_secs(10);
-        assert_eq!(bandwidth.take(999_000, most), Some(Duration::ZERO));
+        let (now, most) = (Instant::now(), Duration::from_secs(10));
+        assert_eq!(bandwidth.take(999_000, now, most), Some(Duration::ZERO));
         let wait = bandwidth
-            .take(500_000, most)
+            .take(500_000, now, most)
             .expect("it fits into ten seconds");
         assert!(
             (Duration::from_millis(400)..Duration::from_millis(500)).contains(&wait),
             "{wait:?}"
         );
         // What cannot go in time takes nothing.
-        assert_eq!(bandwidth.take(20_000_000, most), None);
+        assert_eq!(bandwidth.take(20_000_000, now, most), None);
         let wait = bandwidth
-            .take(500_000, most)
+            .take(500_000, now, most)
             .expect("it fits into ten seconds");
         assert!(wait < Duration::from_secs(1), "{wait:?}");
     }

@@ -216,8 +216,8 @@ pub(super) async fn paced(
     bytes: usize,
     deadline: Instant,
 ) -> Result<(), Stop> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    match bandwidth.take(bytes, left) {
+    let now = Instant::now();
+    match bandwidth.take(bytes, now, deadline.saturating_duration_since(now)) {
         None => Err(Stop::Bandwidth),
         Some(Duration::ZERO) => Ok(()),
         Some(wait) => {

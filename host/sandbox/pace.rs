@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wasmtime::UpdateDeadline;
 
@@ -26,10 +26,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub fn new(engine: &Engine, share: Arc<Share>) -> Self {
+    /// The pace of an invocation that begins now.
+    pub fn new(engine: &Engine, share: Arc<Share>, now: Instant) -> Self {
         Self {
             ticker: engine.ticker().clone(),
-            cpu: CpuClock::new(),
+            cpu: CpuClock::new(now),
             turn: Mutex::new(Turn::new(share)),
             yielding: AtomicBool::new(false),
             ticked: AtomicBool::new(false),

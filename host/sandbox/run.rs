@@ -26,8 +26,8 @@ use crate::limits::{Held, Limits, Stop, Usage};
 const ENVELOPE: usize = 64 << 10;
 
 pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -> Outcome {
-    let deadline = invocation.deadline;
-    let left = deadline.saturating_duration_since(Instant::now());
+    let (began, deadline) = (Instant::now(), invocation.deadline);
+    let left = deadline.saturating_duration_since(began);
     let Invocation {
         id,
         capability,
@@ -51,7 +51,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         context,
     };
-    let pace = Arc::new(Pace::new(&sandbox.engine, sandbox.share.clone()));
+    let pace = Arc::new(Pace::new(&sandbox.engine, sandbox.share.clone(), began));
     let worker = sandbox.worker.clone();
     let events = Outlet::new(events, &sandbox.bandwidth);
     let budget = sandbox.engine.budget();
@@ -71,7 +71,6 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
     guest.gpu = sandbox.gpu.clone().map(work);
     let mut store = store(&sandbox.engine, guest);
     let linked = sandbox.linked();
-    let began = Instant::now();
     let mut start = Duration::ZERO;
     let ended = braked(&pace, deadline, async {
         let instance = linked.pre.instantiate_async(&mut store).await?;
@@ -157,8 +156,10 @@ pub async fn declare(
     indices: &capabilities::GuestIndices,
     limits: Limits,
 ) -> Result<Declared, Failure> {
-    let deadline = Instant::now() + limits.wall;
-    let pace = Arc::new(Pace::new(engine, engine.gate().share(DEFAULT_WEIGHT)));
+    let began = Instant::now();
+    let deadline = began + limits.wall;
+    let share = engine.gate().share(DEFAULT_WEIGHT);
+    let pace = Arc::new(Pace::new(engine, share, began));
     let guest = Guest::new(
         pace.clone(),
         (worker, "declare".to_owned()),
