@@ -222,7 +222,9 @@ impl Permit<'_> {
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        self.lane.record(self.began.elapsed());
+        let now = Instant::now();
+        self.lane
+            .record(now.saturating_duration_since(self.began), now);
         let admission = self.admission;
         let count = match self.is_nested {
             true => &admission.nested,

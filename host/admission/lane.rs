@@ -93,9 +93,10 @@ impl Lane {
         self.in_flight.fetch_sub(1, SeqCst);
     }
 
-    /// A slot was held for so long.
-    pub(super) fn record(&self, held: Duration) {
-        self.service.record(held, self.born.elapsed());
+    /// A slot was held for so long until `now`.
+    pub(super) fn record(&self, held: Duration, now: Instant) {
+        let now = now.saturating_duration_since(self.born);
+        self.service.record(held, now);
     }
 
     /// Within which 95 of 100 calls that come now would end, as [`Service::predicted`] says.

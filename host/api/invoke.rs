@@ -197,7 +197,7 @@ pub(super) fn describe(answer: &Answer, headers: &mut HeaderMap) {
     }
     let values = [
         (WORKER, HeaderValue::from_str(&answer.worker_id)),
-        (COLD, HeaderValue::from_str(answer.cold.as_str())),
+        (COLD, Ok(HeaderValue::from_static(answer.cold.as_str()))),
         (TIMING, HeaderValue::try_from(timing.0)),
     ];
     for (name, value) in values {
