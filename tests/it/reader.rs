@@ -80,12 +80,26 @@ fn used(serving: &Serving) -> (Duration, u64) {
     (Duration::from_millis(ticks * 10), kib >> 10)
 }
 
-/// Invocations that run now.
-async fn in_flight(client: &reqwest::Client, serving: &Serving) -> u64 {
+/// What the host says of its workers.
+async fn workers(client: &reqwest::Client, serving: &Serving) -> Vec<Value> {
     let answer = client.get(format!("{}/workers", serving.1)).send().await;
     let answer: Value = answer.unwrap().json().await.unwrap();
-    let workers = answer["workers"].as_array().unwrap().iter();
-    workers.map(|one| one["in_flight"].as_u64().unwrap()).sum()
+    answer["workers"].as_array().unwrap().clone()
+}
+
+/// Invocations that run now.
+async fn in_flight(client: &reqwest::Client, serving: &Serving) -> u64 {
+    let workers = workers(client, serving).await;
+    let running = workers.iter().map(|one| one["in_flight"].as_u64().unwrap());
+    running.sum()
+}
+
+/// Waits until no init snapshot is being made: that takes the host memory and time of its own.
+async fn settled(client: &reqwest::Client, serving: &Serving) {
+    let is_pending = |one: &Value| one["snapshot"]["state"] == "pending";
+    while workers(client, serving).await.iter().any(is_pending) {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 #[test]
@@ -93,6 +107,7 @@ fn a_slow_reader_costs_no_cpu_and_no_memory_and_one_who_is_killed_ends_the_call(
     let dir = served();
     let serving = Serving::start(dir.path(), &[]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    run(settled(&client, &serving));
     let mut slow = ask(&serving);
     // What is on its way fills every buffer; from then on nothing is left to do.
     let began = Instant::now();
