@@ -6,6 +6,8 @@
 //! Where `gpu-lab` cannot be built, one in `target/workers` is taken; without that, the kernels alone are
 //! measured. `benches/gpu.sh` runs the tests before.
 
+mod common;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -183,11 +185,7 @@ fn main() {
         return;
     };
     println!("## {}\n", adapter.found);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(engine::threads())
-        .enable_all()
-        .build()
-        .expect("threads");
+    let runtime = common::runtime(engine::threads());
     runtime.block_on(async {
         fuel(&adapter).await;
         match lab() {

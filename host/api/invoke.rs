@@ -275,10 +275,7 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
         true => single(headers, name),
         false => Ok(None),
     };
-    let mut version = match ours(&VERSION)? {
-        Some(text) => Some(requirement(text)?),
-        None => None,
-    };
+    let mut version = ours(&VERSION)?.map(requirement).transpose()?;
     let mut parameters = query(uri)?;
     for (_, value) in parameters.extract_if(.., |(name, _)| name == "version") {
         if version.replace(requirement(&value)?).is_some() {
@@ -298,10 +295,7 @@ fn read_head(headers: &HeaderMap, uri: &axum::http::Uri) -> Result<Head, Failure
             .to_owned(),
         timeout: ours(&TIMEOUT)?.map(timeout).transpose()?,
         traceparent: traceparent(headers),
-        path: match ours(&PATH)? {
-            Some(path) => read_path(path)?,
-            None => Vec::new(),
-        },
+        path: ours(&PATH)?.map(read_path).transpose()?.unwrap_or_default(),
         key: single(headers, &KEY)?.map(key).transpose()?,
     })
 }

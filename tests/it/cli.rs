@@ -228,6 +228,27 @@ impl Serving {
         Self(child, url)
     }
 
+    /// What the host says of its workers.
+    pub async fn workers(&self, client: &reqwest::Client) -> Vec<Value> {
+        let answer = client.get(format!("{}/workers", self.1)).send().await;
+        let answer: Value = answer.unwrap().json().await.unwrap();
+        answer["workers"].as_array().unwrap().clone()
+    }
+
+    /// The same, once there are so many and no init snapshot is being made.
+    pub async fn settled(&self, client: &reqwest::Client, count: usize) -> Vec<Value> {
+        let began = Instant::now();
+        loop {
+            let workers = self.workers(client).await;
+            let pending = |worker: &Value| worker["snapshot"]["state"] == "pending";
+            if workers.len() == count && !workers.iter().any(pending) {
+                return workers;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "{workers:?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     pub fn terminate(&self) {
         let pid = rustix::process::Pid::from_child(&self.0);
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();

@@ -13,7 +13,7 @@ use crank::router::Router;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::{self, ENGINE, code, config, done, failure, guest, machine, router, run};
+use crate::support::{self, ENGINE, code, config, done, failure, guest, kib, machine, router, run};
 
 /// A router to the worker that does what it is told, if there is a GPU.
 async fn lab() -> Option<Arc<Router>> {
@@ -470,17 +470,7 @@ fn nobody_sees_what_another_wrote() {
 fn what_a_dead_invocation_held_on_the_gpu_is_given_back() {
     run(async {
         let Some(lab) = lab().await else { return };
-        let resident = || {
-            let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-            let line = status
-                .lines()
-                .find(|line| line.starts_with("VmRSS"))
-                .expect("a field");
-            line.split_whitespace()
-                .nth(1)
-                .and_then(|kib| kib.parse::<u64>().ok())
-                .expect("a number")
-        };
+        let resident = || kib("/proc/self", "VmRSS");
         let mut held = program("out[id.x] = 1u;", 0);
         held["trap"] = json!(true);
         held["buffers"] = json!([{"words": [1]}, {"size": 256}, {"size": 60 << 20, "words": [1], "at": (60 << 20) - 4}]);

@@ -6,11 +6,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::cli::Serving;
-use crate::support::{dir, guest, run};
+use crate::support::{dir, guest, kib, run};
 
 /// More than all buffers between the guest and its reader take.
 const TEXT_BYTES: usize = 12 << 20;
@@ -67,39 +66,15 @@ fn used(serving: &Serving) -> (Duration, u64) {
         .iter()
         .map(|t| t.parse::<u64>().unwrap())
         .sum();
-    let status = fs::read_to_string(format!("{process}/status")).unwrap();
-    let memory = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib: u64 = memory
-        .unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap();
+    let kib = kib(&process, "RssAnon");
     (Duration::from_millis(ticks * 10), kib >> 10)
-}
-
-/// What the host says of its workers.
-async fn workers(client: &reqwest::Client, serving: &Serving) -> Vec<Value> {
-    let answer = client.get(format!("{}/workers", serving.1)).send().await;
-    let answer: Value = answer.unwrap().json().await.unwrap();
-    answer["workers"].as_array().unwrap().clone()
 }
 
 /// Invocations that run now.
 async fn in_flight(client: &reqwest::Client, serving: &Serving) -> u64 {
-    let workers = workers(client, serving).await;
+    let workers = serving.workers(client).await;
     let running = workers.iter().map(|one| one["in_flight"].as_u64().unwrap());
     running.sum()
-}
-
-/// Waits until no init snapshot is being made: that takes the host memory and time of its own.
-async fn settled(client: &reqwest::Client, serving: &Serving) {
-    let is_pending = |one: &Value| one["snapshot"]["state"] == "pending";
-    while workers(client, serving).await.iter().any(is_pending) {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 #[test]
@@ -107,7 +82,8 @@ fn a_slow_reader_costs_no_cpu_and_no_memory_and_one_who_is_killed_ends_the_call(
     let dir = served();
     let serving = Serving::start(dir.path(), &[]);
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    run(settled(&client, &serving));
+    // A snapshot that is being made takes the host memory and time of its own.
+    run(serving.settled(&client, 2));
     let mut slow = ask(&serving);
     // What is on its way fills every buffer; from then on nothing is left to do.
     let began = Instant::now();

@@ -7,7 +7,7 @@ use crank::engine::Engine;
 use crank::registry::{Registry, Snapshot};
 use crank::router::Router;
 use crank::worker::{Snapshotted, Worker};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::Serving;
 use crate::support::component::{Wat, capability};
@@ -287,22 +287,15 @@ fn a_host_that_serves_takes_snapshots_beside_the_calls() {
         );
         unseeded.declare = "(drop (call $ask))".to_owned();
         place(&dir, "seeded", &unseeded.build());
+        let client = reqwest::Client::new();
         for round in 0..2 {
             let host = Serving::start(dir.path(), &[]);
-            let began = Instant::now();
-            let workers = loop {
-                let answer = reqwest::get(format!("{}/workers", host.1)).await;
-                let workers: Value = answer.expect("it answers").json().await.expect("JSON");
-                let settled = |worker: &Value| worker["snapshot"]["state"] != "pending";
-                let list = workers["workers"].as_array().expect("a list").clone();
-                if list.len() == 2 && list.iter().all(settled) {
-                    break list;
-                }
+            let workers = match round {
+                0 => host.settled(&client, 2).await,
                 // The second start has them.
-                assert_eq!(round, 0, "{workers}");
-                assert!(began.elapsed() < Duration::from_secs(60), "{workers}");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                _ => host.workers(&client).await,
             };
+            assert_eq!(workers.len(), 2, "{workers:?}");
             let of = |id: &str| {
                 let found = workers.iter().find(|worker| worker["worker_id"] == id);
                 found.expect("it is listed")["snapshot"].clone()

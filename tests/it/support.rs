@@ -100,6 +100,17 @@ pub fn run<T>(test: impl Future<Output = T>) -> T {
     RUNTIME.block_on(test)
 }
 
+/// What the kernel says of a process's memory: `/proc/self`, `VmRSS`. In KiB.
+pub fn kib(process: &str, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("{process}/status")).expect("procfs");
+    let value = status.lines().find_map(|line| {
+        let value = line.strip_prefix(field)?.strip_prefix(':')?;
+        value.trim().strip_suffix(" kB")
+    });
+    let value = value.expect("a field");
+    value.parse().expect("a number")
+}
+
 /// The log so far, all tests of this process together: look for a name that only one test uses.
 pub fn log() -> String {
     let lines = LOG.lock().expect("no test died here");

@@ -8,7 +8,7 @@ use std::time::Instant;
 use futures_util::{StreamExt, stream};
 
 use super::{Case, beside_a_neighbour, cases};
-use crate::support::{ENGINE, INSTANCES, dir, guest, run};
+use crate::support::{ENGINE, INSTANCES, dir, guest, kib, run};
 
 /// Cases at one time.
 const AT_ONCE: usize = 4;
@@ -37,16 +37,7 @@ pub struct Held {
 impl Held {
     pub fn now() -> Self {
         give_back_what_is_free();
-        let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-        let resident = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .expect("a field");
-        let kib: u64 = resident
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .expect("a number");
+        let kib = kib("/proc/self", "VmRSS");
         let pool = ENGINE.wasm().pooling_allocator_metrics();
         let pool = pool.expect("instances are pooled");
         let kept = pool.unused_memory_bytes_resident()
