@@ -1,7 +1,8 @@
 //! What an invocation costs: the bare engine running the same component, our invocation in process
 //! (validation both ways, limits, metering), the same over HTTP; and what initialisation costs that an init
 //! snapshot has done before. One run, so that the ratios hold whatever the machine; the first three rows in
-//! turn, before criterion takes each by itself. And what all cores do together beside one.
+//! turn, before criterion takes each by itself. And what all cores do together beside one, and beside as many
+//! processes, which share nothing.
 //!
 //!     cargo bench --bench invoke
 //!     cargo bench --bench invoke -- --list      # in turn, and all cores, alone
@@ -11,8 +12,11 @@ mod common;
 #[allow(dead_code)]
 mod component;
 
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,6 +31,7 @@ use crank::rules::{Asking, Rules};
 use crank::sandbox::{Invocation, Listener, Payload};
 use crank::worker::Snapshotted;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group};
+use crossbeam_utils::CachePadded;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -191,34 +196,36 @@ fn page() -> Call {
     }
 }
 
-/// What all cores do together: one caller, and one for each core, in turn.
-fn on_all_cores() {
-    let bare = Arc::new(Bare::new());
-    together("bare wasmtime", move || {
-        let bare = bare.clone();
-        async move { drop(bare.call(request()).await) }
-    });
-    for (what, file, call) in [
-        ("crank in process", hello(), call as fn() -> Call),
-        ("a page to text", guest("document-conversion"), page),
-    ] {
-        let router = router(&Runtime::new().expect("a runtime"), &engine(), &file);
-        let router = Arc::new(router);
-        together(what, move || {
-            let router = router.clone();
-            async move { drop(router.invoke(call()).await.expect("answers")) }
+/// Calls per second of so many callers at once.
+type Rate = Box<dyn Fn(usize) -> f64>;
+
+const BARE: &str = "bare wasmtime";
+const TOGETHER: [&str; 3] = [BARE, "crank in process", "a page to text"];
+
+fn rate(what: &str) -> Rate {
+    if what == BARE {
+        let bare = Arc::new(Bare::new());
+        return callers(move || {
+            let bare = bare.clone();
+            async move { drop(bare.call(request()).await) }
         });
     }
+    let (file, call) = match what {
+        "a page to text" => (guest("document-conversion"), page as fn() -> Call),
+        _ => (hello(), call as fn() -> Call),
+    };
+    let router = router(&Runtime::new().expect("a runtime"), &engine(), &file);
+    let router = Arc::new(router);
+    callers(move || {
+        let router = router.clone();
+        async move { drop(router.invoke(call()).await.expect("answers")) }
+    })
 }
 
-fn together<F: Future<Output = ()> + Send>(
-    what: &str,
-    call: impl Fn() -> F + Clone + Send + 'static,
-) {
-    const ROUNDS: usize = 9;
+fn callers<F: Future<Output = ()> + Send>(call: impl Fn() -> F + Clone + Send + 'static) -> Rate {
     const TIME: Duration = Duration::from_millis(300);
     let runtime = common::runtime(threads());
-    let rate = |callers| {
+    Box::new(move |callers| {
         runtime.block_on(async {
             let began = Instant::now();
             let mut calling = JoinSet::new();
@@ -236,17 +243,119 @@ fn together<F: Future<Output = ()> + Send>(
             let calls: u32 = calling.join_all().await.into_iter().sum();
             f64::from(calls) / began.elapsed().as_secs_f64()
         })
-    };
-    let rounds = (0..ROUNDS).map(|_| (rate(1), rate(cores())));
-    let (one, all): (Vec<f64>, Vec<f64>) = rounds.unzip();
-    let ratios = all.iter().zip(&one).map(|(all, one)| all / one).collect();
-    println!(
-        "{what}: one caller {:.0} calls/s, {} callers {:.0}: {:.2} times as many, median of {ROUNDS} rounds",
-        median(one),
-        cores(),
-        median(all),
-        median(ratios),
-    );
+    })
+}
+
+/// Nanoseconds that an addition takes to one of some counters that all cores add to: what a cache line costs that
+/// one core has after another. In a virtual machine it changes with the cores that it is given.
+fn shared_line() -> f64 {
+    const TIME: Duration = Duration::from_millis(50);
+    let counters: [CachePadded<AtomicU64>; 16] = Default::default();
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..cores() {
+            scope.spawn(|| {
+                while !over.load(Relaxed) {
+                    for counter in &counters {
+                        counter.fetch_add(1, Relaxed);
+                    }
+                }
+            });
+        }
+        std::thread::sleep(TIME);
+        over.store(true, Relaxed);
+    });
+    let added = counters
+        .iter()
+        .map(|counter| counter.load(Relaxed))
+        .sum::<u64>();
+    TIME.as_nanos() as f64 * cores() as f64 / added as f64
+}
+
+/// What all cores do together, in turn: one caller; one for each core; and one for each core in a process of its
+/// own. Those share nothing but the machine: what they do is the most that it can.
+fn on_all_cores() {
+    const ROUNDS: usize = 9;
+    for what in TOGETHER {
+        let rate = rate(what);
+        let mut alone: Vec<Alone> = (0..cores()).map(|_| Alone::start(what)).collect();
+        let mut rounds: [Vec<f64>; 4] = Default::default();
+        for _ in 0..ROUNDS {
+            alone.iter_mut().for_each(Alone::begin);
+            let apart = alone.iter_mut().map(Alone::rate).sum();
+            let now = [rate(1), rate(cores()), apart, shared_line()];
+            rounds
+                .iter_mut()
+                .zip(now)
+                .for_each(|(all, now)| all.push(now));
+        }
+        let [one, all, apart, line] = &rounds;
+        let ratio = |ours: &[f64], to: &[f64]| {
+            median(ours.iter().zip(to).map(|(ours, to)| ours / to).collect())
+        };
+        println!(
+            "{what}: one caller {:.0} calls/s, {} callers {:.0}: {:.2} times as many ({:.2} in processes of their own), \
+             median of {ROUNDS} rounds; a shared line {:.0} ns",
+            median(one.clone()),
+            cores(),
+            median(all.clone()),
+            ratio(all, one),
+            ratio(apart, one),
+            median(line.clone()),
+        );
+    }
+}
+
+/// This program once more, calling on its own when told to.
+struct Alone {
+    child: Child,
+    says: Lines<BufReader<ChildStdout>>,
+}
+
+impl Alone {
+    /// The argument that makes this program one.
+    const ARGUMENT: &str = "--alone";
+
+    fn start(what: &str) -> Self {
+        let mut child = Command::new(std::env::current_exe().expect("this program"))
+            .args([Self::ARGUMENT, what])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("a process");
+        let says = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let mut alone = Self { child, says };
+        // Once for nothing: then it is ready.
+        alone.begin();
+        alone.rate();
+        alone
+    }
+
+    fn begin(&mut self) {
+        let told = self.child.stdin.as_mut().expect("piped").write_all(b"\n");
+        told.expect("it listens");
+    }
+
+    fn rate(&mut self) -> f64 {
+        let line = self.says.next().expect("it goes on").expect("a line");
+        line.parse().expect("a rate")
+    }
+
+    /// Runs as one.
+    fn serve(what: &str) {
+        let rate = rate(what);
+        for _ in std::io::stdin().lines() {
+            println!("{}", rate(1));
+        }
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 /// The bare engine alone.
@@ -432,6 +541,10 @@ criterion_group!(
     over_http
 );
 fn main() {
+    let mut arguments = std::env::args().skip(1);
+    if arguments.next().as_deref() == Some(Alone::ARGUMENT) {
+        return Alone::serve(&arguments.next().expect("what to call"));
+    }
     in_turn();
     on_all_cores();
     benches();

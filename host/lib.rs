@@ -19,6 +19,8 @@ pub mod rules;
 
 pub mod machine;
 
+pub mod striped;
+
 pub mod policy;
 
 pub mod state;

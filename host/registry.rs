@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::{fs, io};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 
 use crate::config::Config;
 use crate::engine::Engine;
@@ -29,7 +29,7 @@ use crate::worker::{Refused, Starting, Worker};
 pub use directory::Changes;
 pub use manifest::{Manifest, Manifests};
 pub use remote::Provider;
-pub use snapshot::{Candidate, Snapshot, newest};
+pub use snapshot::{Candidate, Offer, Snapshot, newest};
 pub use watch::Watch;
 
 use directory::{Directory, Look, PATIENCE};
@@ -103,8 +103,8 @@ impl Registry {
     }
 
     /// What is loaded now. Whoever holds it sees no later change.
-    pub fn snapshot(&self) -> Arc<Snapshot> {
-        self.snapshot.load_full()
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.snapshot.load()
     }
 
     /// The same registry, under a policy.

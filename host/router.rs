@@ -38,6 +38,7 @@ use crate::limits::Usage;
 use crate::registry::{Candidate, Provider, Registry};
 use crate::remote::Unanswered;
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
+use crate::striped::Striped;
 use crate::telemetry::{Asked, Key, Recording, Series, Telemetry, Temperature, Terms};
 use crate::worker::{Offered, Pass, Worker};
 
@@ -116,7 +117,7 @@ struct Shared {
     /// Turns to check a body that takes its time.
     checks: Semaphore,
     /// Counts choices: each draws with a number of its own.
-    choices: AtomicU64,
+    choices: Striped<AtomicU64>,
 }
 
 impl Router {
@@ -139,7 +140,7 @@ impl Router {
                 telemetry,
                 keys: OnceLock::new(),
                 checks: Semaphore::new(engine::cores()),
-                choices: AtomicU64::new(0),
+                choices: Striped::default(),
             }),
         }
     }

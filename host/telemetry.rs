@@ -29,6 +29,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::error::Code;
 use crate::limits::Usage;
+use crate::striped::Striped;
 
 pub use audit::layer as audit_layer;
 pub use blame::{Blame, End};
@@ -60,7 +61,7 @@ struct Shared {
     series: Mutex<BTreeMap<Key, Entry>>,
     ledger: Ledger,
     /// Requests by how they were answered: first those that did not fail, then by code.
-    requests: Requests,
+    requests: Striped<Requests>,
     file: Option<File>,
 }
 
@@ -132,7 +133,7 @@ impl Telemetry {
                 clock,
                 series: Mutex::new(series.collect()),
                 ledger,
-                requests: Requests::default(),
+                requests: Striped::default(),
                 file,
             }),
             traces: None,
@@ -194,9 +195,7 @@ impl Telemetry {
     /// Counts a request of any kind by how it was answered: `None` where it did not fail.
     pub fn count_request(&self, code: Option<Code>) {
         let at = code.map_or(0, |code| 1 + code as usize);
-        if let Some(count) = self.shared.requests.0.get(at) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.shared.requests.mine().0[at].fetch_add(1, Relaxed);
     }
 
     /// What each tenant has spent, by capability.

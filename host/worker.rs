@@ -27,6 +27,7 @@ use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
 use crate::rules::{Rules, Verdicts};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
+use crate::striped::Striped;
 use crate::telemetry::{Series, Temperature};
 
 pub use binary::Binary;
@@ -108,16 +109,22 @@ pub enum Begun {
     Starting(Starting),
 }
 
+/// What grows with each invocation of a worker: times in nanoseconds.
+#[derive(Debug, Default)]
+struct Totals {
+    calls: AtomicU64,
+    cpu: AtomicU64,
+    gpu: AtomicU64,
+}
+
 /// What a worker is doing and has done.
 #[derive(Debug, Default)]
 struct Load {
-    calls: AtomicU64,
+    totals: Striped<Totals>,
     memory_peak: AtomicU64,
     storage_peak: AtomicU64,
     gpu_memory_peak: AtomicU64,
-    gpu_total: AtomicU64,
     cpu_peak: AtomicU64,
-    cpu_total: AtomicU64,
     run_peak: AtomicU64,
     sent_peak: AtomicU64,
 }
@@ -322,19 +329,23 @@ impl Worker {
 
     /// What it is doing and has done.
     pub fn observed(&self) -> Observed {
+        let total = |of: fn(&Totals) -> &AtomicU64| {
+            let totals = self.load.totals.iter();
+            totals.map(|stripe| of(stripe).load(Relaxed)).sum()
+        };
         Observed {
             in_flight: self.lane.in_flight(),
             queued: self.lane.queued(),
             refused: self.lane.refused(),
-            calls: self.load.calls.load(Relaxed),
+            calls: total(|totals| &totals.calls),
             memory_peak: self.load.memory_peak.load(Relaxed),
             storage_peak: self.load.storage_peak.load(Relaxed),
             gpu_memory_peak: self.load.gpu_memory_peak.load(Relaxed),
-            gpu_total: Duration::from_nanos(self.load.gpu_total.load(Relaxed)),
+            gpu_total: Duration::from_nanos(total(|totals| &totals.gpu)),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
             sent_peak: self.load.sent_peak.load(Relaxed),
-            cpu_total: Duration::from_nanos(self.load.cpu_total.load(Relaxed)),
+            cpu_total: Duration::from_nanos(total(|totals| &totals.cpu)),
         }
     }
 }
@@ -342,13 +353,14 @@ impl Worker {
 impl Load {
     fn record(&self, usage: &Usage) {
         let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.calls.fetch_add(1, Relaxed);
-        self.cpu_total.fetch_add(nanos(usage.cpu), Relaxed);
+        let totals = self.totals.mine();
+        totals.calls.fetch_add(1, Relaxed);
+        totals.cpu.fetch_add(nanos(usage.cpu), Relaxed);
         raise(&self.memory_peak, usage.memory_peak);
         raise(&self.storage_peak, usage.storage_peak);
         raise(&self.gpu_memory_peak, usage.gpu_memory_peak);
         if usage.gpu > Duration::ZERO {
-            self.gpu_total.fetch_add(nanos(usage.gpu), Relaxed);
+            totals.gpu.fetch_add(nanos(usage.gpu), Relaxed);
         }
         raise(&self.cpu_peak, nanos(usage.cpu));
         raise(&self.sent_peak, usage.sent);

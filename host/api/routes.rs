@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::sync::{Semaphore, watch};
 use tower_http::cors::{AllowOrigin, Any as AnyHeader, CorsLayer};
 use tracing::Level;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use super::caller::{self, Credentials};
 use super::door::Door;
@@ -66,12 +67,12 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("crank-request-id");
 pub(super) struct RequestId(pub Arc<str>);
 
 impl RequestId {
-    /// UUID version 7 (RFC 9562): ids sort by time.
+    /// UUID version 7 (RFC 9562): ids sort by time, to the millisecond. Those of one millisecond are not ordered:
+    /// that would take a lock, one for all threads.
     pub fn new() -> Self {
-        let mut text = uuid::Uuid::encode_buffer();
-        Self(Arc::from(
-            &*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text),
-        ))
+        let mut text = Uuid::encode_buffer();
+        let id = Uuid::new_v7(Timestamp::now(NoContext));
+        Self(Arc::from(&*id.hyphenated().encode_lower(&mut text)))
     }
 }
 

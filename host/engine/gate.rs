@@ -16,6 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::TICK;
+use crate::striped::Striped;
 
 /// Ticks that an invocation may run before it needs a token. Of the invocation and not of each poll:
 /// a guest that computes in bursts between host calls would evade that.
@@ -62,7 +63,7 @@ pub struct Share {
     gate: Arc<Gate>,
     place: usize,
     /// Nanoseconds used without a token that its virtual runtime does not hold yet.
-    debt: AtomicU64,
+    debt: Striped<AtomicU64>,
 }
 
 /// One invocation's part. Dropping it leaves the gate, wherever it stands.
@@ -134,7 +135,7 @@ impl Gate {
         Arc::new(Share {
             gate: self.clone(),
             place: index,
-            debt: AtomicU64::new(0),
+            debt: Striped::default(),
         })
     }
 
@@ -274,7 +275,7 @@ impl Turn {
         if self.seat.holds() {
             self.used += i64::try_from(more).unwrap_or(i64::MAX);
         } else {
-            self.share.debt.fetch_add(more, Relaxed);
+            self.share.debt.mine().fetch_add(more, Relaxed);
         }
     }
 
@@ -316,7 +317,8 @@ impl Turn {
     /// Takes a token if one is free and nobody waits, else a place in the queue.
     fn ask(&mut self) -> Tick {
         let mut state = self.share.gate.state();
-        let debt = self.share.debt.swap(0, Relaxed);
+        let debts = self.share.debt.iter();
+        let debt: u64 = debts.map(|debt| debt.swap(0, Relaxed)).sum();
         let debt = i64::try_from(debt).map_or(MAX_DEBT, |debt| debt.min(MAX_DEBT));
         state.charge(self.share.place, debt);
         self.seat.replace(Standing::Waiting(None));

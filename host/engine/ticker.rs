@@ -10,6 +10,8 @@ use std::sync::atomic::{
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use crate::striped::Striped;
+
 /// The time between two epochs while a guest computes: how long it goes on before the host looks at it.
 pub const TICK: Duration = Duration::from_millis(1);
 
@@ -26,7 +28,8 @@ const LINGER: u32 = 25;
 
 #[derive(Debug, Default)]
 struct Shared {
-    running: AtomicUsize,
+    /// Guests that are polled.
+    running: Striped<AtomicUsize>,
     /// A guest that has computed for long was seen at the last tick.
     dense: AtomicBool,
     parked: AtomicBool,
@@ -40,7 +43,13 @@ pub struct Ticker {
 }
 
 /// Keeps the ticker awake while it lives.
-pub struct Running<'a>(&'a Shared);
+pub struct Running<'a>(&'a AtomicUsize);
+
+impl Shared {
+    fn is_running(&self) -> bool {
+        self.running.iter().any(|running| running.load(SeqCst) > 0)
+    }
+}
 
 impl Ticker {
     pub fn start(engine: wasmtime::Engine) -> io::Result<Self> {
@@ -58,12 +67,13 @@ impl Ticker {
     }
 
     pub fn running(&self) -> Running<'_> {
-        self.shared.running.fetch_add(1, SeqCst);
+        let running = self.shared.running.mine();
+        running.fetch_add(1, SeqCst);
         // Sequentially consistent with `tick`: either it sees the count, or this sees it parked.
         if self.shared.parked.load(SeqCst) {
             self.thread.unpark();
         }
-        Running(&self.shared)
+        Running(running)
     }
 
     /// Says at a tick what CPU time a guest has used.
@@ -76,7 +86,7 @@ impl Ticker {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, SeqCst);
+        self.0.fetch_sub(1, SeqCst);
     }
 }
 
@@ -94,14 +104,14 @@ fn tick(engine: &wasmtime::Engine, shared: &Shared) {
         thread::sleep(if dense { TICK } else { SPARSE });
         // Also while nobody computes: a guest that waits at each tick must not escape them all.
         engine.increment_epoch();
-        if shared.running.load(SeqCst) > 0 {
+        if shared.is_running() {
             idle = 0;
             continue;
         }
         idle += 1;
         if idle >= LINGER {
             shared.parked.store(true, SeqCst);
-            while shared.running.load(SeqCst) == 0 && !shared.stop.load(SeqCst) {
+            while !shared.is_running() && !shared.stop.load(SeqCst) {
                 thread::park();
             }
             shared.parked.store(false, SeqCst);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,13 +13,31 @@ use crate::engine::Engine;
 use crate::remote::{self, Entry, Joined};
 use crate::worker::{Offered, Refused, Snapshotted, Starting, Worker};
 
-/// A capability and the worker that offers it.
+/// A capability and the worker that offers it. A clone is another handle to the same.
 #[derive(Clone)]
-pub struct Candidate {
+pub struct Candidate(Arc<Offer>);
+
+/// A capability and the worker that offers it.
+pub struct Offer {
     /// Who would run it.
     pub provider: Provider,
     /// What it would run.
     pub offered: Arc<Offered>,
+}
+
+impl Candidate {
+    /// This worker, with what it offers.
+    pub fn new(provider: Provider, offered: Arc<Offered>) -> Self {
+        Self(Arc::new(Offer { provider, offered }))
+    }
+}
+
+impl Deref for Candidate {
+    type Target = Offer;
+
+    fn deref(&self) -> &Offer {
+        &self.0
+    }
 }
 
 /// Of all who offer a capability one with the highest version, which is the one that who names no version gets
@@ -87,14 +106,13 @@ impl Snapshot {
         refused.sort_by(|a, b| a.file.cmp(&b.file));
         let remote = remote::join(&workers, remote);
         let here = workers.iter().flat_map(|worker| {
-            worker.offered().iter().map(|offered| Candidate {
-                provider: Provider::Local(worker.clone()),
-                offered: offered.clone(),
-            })
+            worker
+                .offered()
+                .iter()
+                .map(|offered| Candidate::new(Provider::Local(worker.clone()), offered.clone()))
         });
-        let elsewhere = remote.remotes.iter().map(|remote| Candidate {
-            provider: Provider::Remote(remote.clone()),
-            offered: remote.offered().clone(),
+        let elsewhere = remote.remotes.iter().map(|remote| {
+            Candidate::new(Provider::Remote(remote.clone()), remote.offered().clone())
         });
         Self {
             verbs: by_verb(here.chain(elsewhere)),

@@ -6,7 +6,7 @@ use semver::Version;
 use serde::Serialize;
 
 use crate::capability::{Affinity, Runtime};
-use crate::registry::{Candidate, Provider};
+use crate::registry::{Candidate, Offer, Provider};
 use crate::remote;
 use crate::worker::Health;
 
@@ -70,7 +70,7 @@ const REMOTE: usize = 32;
 
 /// The facts of a candidate now; `number` is its place among all that offer the capability.
 pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
-    let Candidate { provider, offered } = candidate;
+    let Offer { provider, offered } = &**candidate;
     let (capability, series) = (&offered.capability, offered.series.get());
     let promised = capability.slo.and_then(|slo| slo.latency_p95_ms);
     Facts {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::Guard;
 use serde_json::{Value, json};
 
 use super::facts::{Facts, facts};
@@ -100,7 +101,7 @@ impl Router {
             shown.extend(self.callable_by(candidates, caller, until).await?);
         }
         if shown.len() == offered {
-            return Ok(snapshot);
+            return Ok(Guard::into_inner(snapshot));
         }
         Ok(Arc::new(snapshot.only(shown)))
     }

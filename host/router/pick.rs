@@ -15,6 +15,7 @@ use crate::capability::Capability;
 use crate::error::{Code, Failure};
 use crate::idempotency::Ran;
 use crate::registry::{Candidate, Provider, Snapshot};
+use crate::striped;
 use crate::worker::{Health, Offered, Starting};
 
 /// What `explain` is asked: a call without an input.
@@ -205,7 +206,9 @@ impl Router {
     }
 
     fn seed(&self) -> u64 {
-        self.shared.choices.fetch_add(1, Relaxed)
+        let count = self.shared.choices.mine().fetch_add(1, Relaxed);
+        // Threads count each for itself.
+        count << 16 | (striped::thread() as u64 & 0xffff)
     }
 }
 
@@ -315,11 +318,7 @@ fn winner<'a, 'b>(
 /// Nobody who would do is alive.
 fn unreachable(down: Option<&Candidate>) -> Failure {
     let mut failure = Failure::new(Code::Unavailable, "nobody who offers it can be reached");
-    if let Some(Candidate {
-        provider: Provider::Remote(remote),
-        ..
-    }) = down
-    {
+    if let Some(Provider::Remote(remote)) = down.map(|down| &down.provider) {
         failure.worker_id = Some(remote.worker_id().to_string());
         failure.cause = remote.endpoint().condition().reason;
     }

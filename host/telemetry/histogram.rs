@@ -2,6 +2,7 @@
 //! quantile is known to 3 %. Recording is two atomic additions.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
@@ -9,13 +10,24 @@ use serde::{Deserialize, Serialize};
 /// Each power of two is divided by this power of two.
 const BITS: u32 = 5;
 /// Enough for all values below 2^32; larger ones count as the largest. In microseconds, 71 minutes.
-const BUCKETS: usize = ((32 - BITS as usize) + 1) << BITS;
+const ROWS: usize = (32 - BITS as usize) + 1;
 
 /// Values since the start, recorded by many at once.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Histogram {
-    buckets: Box<[AtomicU64]>,
+    /// A row for each power of two, made when first needed: most values lie in few.
+    rows: [OnceLock<Box<Row>>; ROWS],
     sum: AtomicU64,
+}
+
+type Row = [AtomicU64; 1 << BITS];
+
+/// What one or several histograms hold.
+#[derive(Debug, Default)]
+pub(super) struct Recorded {
+    pub counts: Counts,
+    /// All values together.
+    pub sum: u64,
 }
 
 /// How many values lay in each bucket; buckets without any are left out.
@@ -23,34 +35,31 @@ pub(super) struct Histogram {
 #[serde(transparent)]
 pub(super) struct Counts(BTreeMap<u16, u64>);
 
-impl Default for Histogram {
-    fn default() -> Self {
-        Self {
-            buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
-            sum: AtomicU64::new(0),
-        }
+impl Histogram {
+    pub fn record(&self, value: u64) {
+        let index = index(value);
+        let row = self.rows[index >> BITS].get_or_init(Box::default);
+        row[index & (row.len() - 1)].fetch_add(1, Relaxed);
+        self.sum.fetch_add(value, Relaxed);
     }
 }
 
-impl Histogram {
-    pub fn record(&self, value: u64) {
-        if let Some(bucket) = self.buckets.get(index(value)) {
-            bucket.fetch_add(1, Relaxed);
+impl Recorded {
+    pub fn add(&mut self, histogram: &Histogram) {
+        for (row, first) in histogram.rows.iter().zip((0_u16..).step_by(1 << BITS)) {
+            for (bucket, index) in row
+                .get()
+                .into_iter()
+                .flat_map(|row| row.iter())
+                .zip(first..)
+            {
+                match bucket.load(Relaxed) {
+                    0 => {}
+                    count => *self.counts.0.entry(index).or_default() += count,
+                }
+            }
         }
-        self.sum.fetch_add(value, Relaxed);
-    }
-
-    /// All values together.
-    pub fn sum(&self) -> u64 {
-        self.sum.load(Relaxed)
-    }
-
-    pub fn counts(&self) -> Counts {
-        let counted = self.buckets.iter().zip(0_u16..).map(|(bucket, index)| {
-            let count = bucket.load(Relaxed);
-            (index, count)
-        });
-        Counts(counted.filter(|(_, count)| *count > 0).collect())
+        self.sum += histogram.sum.load(Relaxed);
     }
 }
 
@@ -131,28 +140,33 @@ mod tests {
 
     #[test]
     fn buckets_follow_each_other_without_a_gap() {
-        for at in 0..BUCKETS {
+        for at in 0..ROWS << BITS {
             assert_eq!(index(lower(at) as u64), at);
             assert_eq!(index(lower(at + 1) as u64 - 1), at, "the last of {at}");
         }
-        assert_eq!(index(u64::MAX), BUCKETS - 1);
+        assert_eq!(index(u64::MAX), (ROWS << BITS) - 1);
     }
 
     #[test]
     fn quantiles_are_true_to_three_percent() {
-        let histogram = Histogram::default();
-        assert_eq!(histogram.counts().quantile(0.5), None);
+        let histograms: [Histogram; 2] = Default::default();
+        let recorded = || {
+            let mut recorded = Recorded::default();
+            histograms.iter().for_each(|one| recorded.add(one));
+            recorded
+        };
+        assert_eq!(recorded().counts.quantile(0.5), None);
         for value in 1..=10_000 {
-            histogram.record(value);
+            histograms[value as usize % 2].record(value);
         }
-        let counts = histogram.counts();
-        assert_eq!((counts.total(), histogram.sum()), (10_000, 50_005_000));
+        let Recorded { counts, sum } = recorded();
+        assert_eq!((counts.total(), sum), (10_000, 50_005_000));
         for (q, expected) in [(0.5, 5000.0), (0.95, 9500.0), (0.99, 9900.0)] {
             let found = counts.quantile(q).expect("values");
             assert!((found / expected - 1.0).abs() < 0.03, "{q}: {found}");
         }
         assert_eq!(counts.below(4096), 4095);
-        histogram.record(7);
-        assert_eq!(histogram.counts().since(&counts).total(), 1);
+        histograms[0].record(7);
+        assert_eq!(recorded().counts.since(&counts).total(), 1);
     }
 }

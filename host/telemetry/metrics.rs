@@ -14,11 +14,12 @@ use prometheus::proto::{
 
 use super::Requests;
 use super::blame::{Blame, End};
-use super::histogram::Histogram;
+use super::histogram::Recorded;
 use super::report::{budget, targets};
 use super::series::Series;
 use super::tally::{Phase, Temperature};
 use crate::error::Code;
+use crate::striped::Striped;
 
 /// Bounds of the buckets of times: powers of two of microseconds, 128 us to 33 s. At those the host's own
 /// buckets end too, so nothing is estimated.
@@ -31,7 +32,7 @@ type Label<'a> = (&'static str, &'a str);
 
 pub(super) fn exposition(
     series: &[Arc<Series>],
-    requests: &Requests,
+    requests: &Striped<Requests>,
 ) -> Result<String, prometheus::Error> {
     let mut families = vec![answered(requests)];
     families.extend(calls(series));
@@ -43,12 +44,15 @@ pub(super) fn exposition(
     TextEncoder::new().encode_to_string(&families)
 }
 
-fn answered(requests: &Requests) -> MetricFamily {
+fn answered(requests: &Striped<Requests>) -> MetricFamily {
     let outcomes = std::iter::once("ok").chain(Code::ALL.map(Code::as_str));
     let order = std::iter::once(0).chain(Code::ALL.map(|code| 1 + code as usize));
-    let counted = outcomes.zip(order).filter_map(|(outcome, at)| {
-        let count = requests.0.get(at)?.load(Relaxed);
-        Some(counter(&[("outcome", outcome)], count as f64))
+    let counted = outcomes.zip(order).map(|(outcome, at)| {
+        let count: u64 = requests
+            .iter()
+            .map(|stripe| stripe.0[at].load(Relaxed))
+            .sum();
+        counter(&[("outcome", outcome)], count as f64)
     });
     family(
         "crank_requests_total",
@@ -164,7 +168,7 @@ fn durations(series: &[Arc<Series>]) -> Vec<MetricFamily> {
                     ("temperature", temperature.as_str()),
                 ];
                 let times = series.live().times(temperature, phase);
-                metrics.extend(times.map(|times| histogram(&labels, times, TIMES, 1e6)));
+                metrics.extend(times.map(|times| histogram(&labels, &times, TIMES, 1e6)));
             }
         }
         family(name, help, MetricType::HISTOGRAM, metrics)
@@ -176,8 +180,8 @@ fn uses(series: &[Arc<Series>]) -> Vec<MetricFamily> {
     let (mut memories, mut cpus) = (Vec::new(), Vec::new());
     for series in series {
         if let Some([memory, cpu]) = series.live().uses() {
-            memories.push(histogram(&labels(series), memory, MEMORIES, 1.0 / 1024.0));
-            cpus.push(histogram(&labels(series), cpu, TIMES, 1e6));
+            memories.push(histogram(&labels(series), &memory, MEMORIES, 1.0 / 1024.0));
+            cpus.push(histogram(&labels(series), &cpu, TIMES, 1e6));
         }
     }
     let of = |name, help, metrics| family(name, help, MetricType::HISTOGRAM, metrics);
@@ -291,11 +295,11 @@ fn gauge(labels: &[Label<'_>], value: f64) -> Metric {
 /// Buckets that end at powers of two. What is recorded is so many (`per`) to what is shown.
 fn histogram(
     labels: &[Label<'_>],
-    recorded: &Histogram,
+    recorded: &Recorded,
     exponents: std::ops::RangeInclusive<u32>,
     per: f64,
 ) -> Metric {
-    let counts = recorded.counts();
+    let counts = &recorded.counts;
     let bucket = |exponent: u32| {
         let (mut bucket, bound) = (Bucket::default(), 1_u64 << exponent);
         bucket.set_upper_bound(bound as f64 / per);
@@ -305,7 +309,7 @@ fn histogram(
     let (mut metric, mut encoded) = (metric(labels), Encoded::default());
     encoded.set_bucket(exponents.map(bucket).collect());
     encoded.set_sample_count(counts.total());
-    encoded.set_sample_sum(recorded.sum() as f64 / per);
+    encoded.set_sample_sum(recorded.sum as f64 / per);
     metric.set_histogram(encoded);
     metric
 }

@@ -13,6 +13,7 @@ use super::costs::{Account, Ledger, TENANTS};
 use super::tally::{Live, Outcomes, Past, Ring, Tally, Temperature, Window};
 use crate::capability::Slo;
 use crate::limits::Usage;
+use crate::striped::Striped;
 
 /// Fewer calls than this in the last minute say too little: then the last five minutes are asked.
 const ENOUGH: u64 = 20;
@@ -53,7 +54,7 @@ pub struct Series {
     past: Mutex<Past>,
     figures: Figures,
     /// All that was charged since the start.
-    charged: Account,
+    charged: Striped<Account>,
     /// Those who have paid for a call, by tenant: found without the ledger's lock.
     accounts: ArcSwap<HashMap<Box<str>, Arc<Account>>>,
 }
@@ -129,7 +130,7 @@ impl Series {
             live: Live::default(),
             past: Mutex::new(Past::of(rings, clock.now().as_secs())),
             figures: Figures::default(),
-            charged: Account::default(),
+            charged: Striped::default(),
             accounts: ArcSwap::default(),
         }
     }
@@ -204,7 +205,8 @@ impl Series {
 
     /// Tokens charged since the start.
     pub(super) fn tokens(&self) -> f64 {
-        self.charged.spent().tokens
+        let spent = self.charged.iter().map(Account::spent);
+        spent.map(|spent| spent.tokens).sum()
     }
 
     pub(super) fn used(&self, usage: &Usage) {
@@ -213,7 +215,7 @@ impl Series {
 
     pub(super) fn charge(&self, ledger: &Ledger, tenant: &str) {
         let tokens = self.terms.load().cost_tokens;
-        self.charged.charge(tokens);
+        self.charged.mine().charge(tokens);
         let accounts = self.accounts.load();
         if let Some(account) = accounts.get(tenant) {
             return account.charge(tokens);

@@ -11,7 +11,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::blame::{Blame, End};
-use super::histogram::{Counts, Histogram};
+use super::histogram::{Counts, Histogram, Recorded};
+use crate::striped::Striped;
 
 /// How the code that answers a call came to be ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +48,14 @@ pub(super) enum Window {
     Day,
 }
 
-/// Since the start, recorded by many at once.
+/// Since the start, recorded by many at once. Made when first needed: an idle capability costs next to nothing.
+#[derive(Debug, Default)]
+pub(super) struct Live(Striped<OnceLock<Box<Stripe>>>);
+
 #[derive(Debug)]
-pub(super) struct Live {
+struct Stripe {
     ends: [AtomicU64; End::COUNT],
     cold: AtomicU64,
-    /// Made when first needed: an idle capability costs next to nothing.
     times: [OnceLock<Box<[Histogram; 4]>>; 4],
     used: OnceLock<Box<[Histogram; 2]>>,
 }
@@ -150,7 +153,7 @@ impl Window {
 /// Seconds of the shortest slot.
 const SLOT: u64 = 30;
 
-impl Default for Live {
+impl Default for Stripe {
     fn default() -> Self {
         Self {
             ends: std::array::from_fn(|_| AtomicU64::new(0)),
@@ -163,51 +166,62 @@ impl Default for Live {
 
 impl Live {
     pub fn end(&self, end: End) {
-        if let Some(count) = self.ends.get(end.index()) {
-            count.fetch_add(1, Relaxed);
-        }
+        self.mine().ends[end.index()].fetch_add(1, Relaxed);
     }
 
     /// The worker was started.
     pub fn started(&self, temperature: Temperature) {
         if !temperature.is_fresh() {
-            self.cold.fetch_add(1, Relaxed);
+            self.mine().cold.fetch_add(1, Relaxed);
         }
     }
 
     pub fn cold_starts(&self) -> u64 {
-        self.cold.load(Relaxed)
+        let cold = self.stripes().map(|stripe| stripe.cold.load(Relaxed));
+        cold.sum()
     }
 
     /// The phases in their order.
     pub fn took(&self, temperature: Temperature, phases: [Duration; 4]) {
-        let made = self.times[temperature as usize].get_or_init(Box::default);
+        let made = self.mine().times[temperature as usize].get_or_init(Box::default);
         for (histogram, time) in made.iter().zip(phases) {
             histogram.record(micros(time));
         }
     }
 
     pub fn used(&self, memory: u64, cpu: Duration) {
-        let [memories, cpus] = &**self.used.get_or_init(Box::default);
+        let [memories, cpus] = &**self.mine().used.get_or_init(Box::default);
         memories.record(memory >> 10);
         cpus.record(micros(cpu));
     }
 
     pub fn count(&self, end: End) -> u64 {
-        self.ends
-            .get(end.index())
-            .map_or(0, |count| count.load(Relaxed))
+        let ends = self.stripes().map(|stripe| &stripe.ends[end.index()]);
+        ends.map(|count| count.load(Relaxed)).sum()
     }
 
-    pub fn times(&self, temperature: Temperature, phase: Phase) -> Option<&Histogram> {
-        self.times[temperature as usize]
-            .get()
-            .map(|times| &times[phase as usize])
+    pub fn times(&self, temperature: Temperature, phase: Phase) -> Option<Recorded> {
+        let times = self
+            .stripes()
+            .filter_map(|stripe| stripe.times[temperature as usize].get());
+        recorded(times.map(|times| &times[phase as usize]))
     }
 
     /// KiB of memory and microseconds of CPU time that invocations took.
-    pub fn uses(&self) -> Option<&[Histogram; 2]> {
-        self.used.get().map(|used| &**used)
+    pub fn uses(&self) -> Option<[Recorded; 2]> {
+        let used = |which: usize| {
+            let used = self.stripes().filter_map(|stripe| stripe.used.get());
+            recorded(used.map(move |used| &used[which]))
+        };
+        Some([used(0)?, used(1)?])
+    }
+
+    fn mine(&self) -> &Stripe {
+        self.0.mine().get_or_init(Box::default)
+    }
+
+    fn stripes(&self) -> impl Iterator<Item = &Stripe> {
+        self.0.iter().filter_map(|stripe| Some(&**stripe.get()?))
     }
 
     fn tally(&self) -> Tally {
@@ -215,7 +229,7 @@ impl Live {
         let counts = |temperature| {
             Phase::ALL.map(|phase| {
                 let times = self.times(temperature, phase);
-                times.map(Histogram::counts).unwrap_or_default()
+                times.map(|times| times.counts).unwrap_or_default()
             })
         };
         Tally {
@@ -400,6 +414,15 @@ fn put(ring: &mut Ring, slot: u64, tally: &Tally) {
         Some((last, kept)) if *last == slot => kept.add(tally),
         _ => ring.push_back((slot, tally.clone())),
     }
+}
+
+/// What these hold together. `None` where there are none.
+fn recorded<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Option<Recorded> {
+    histograms.fold(None, |all: Option<Recorded>, histogram| {
+        let mut all = all.unwrap_or_default();
+        all.add(histogram);
+        Some(all)
+    })
 }
 
 fn micros(time: Duration) -> u64 {
