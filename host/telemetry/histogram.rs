@@ -46,13 +46,9 @@ impl Histogram {
 
 impl Recorded {
     pub fn add(&mut self, histogram: &Histogram) {
-        for (row, first) in histogram.rows.iter().zip((0_u16..).step_by(1 << BITS)) {
-            for (bucket, index) in row
-                .get()
-                .into_iter()
-                .flat_map(|row| row.iter())
-                .zip(first..)
-            {
+        let rows = histogram.rows.iter().zip((0..).step_by(1 << BITS));
+        for (row, first) in rows.filter_map(|(row, first)| Some((row.get()?, first))) {
+            for (bucket, index) in row.iter().zip(first..) {
                 match bucket.load(Relaxed) {
                     0 => {}
                     count => *self.counts.0.entry(index).or_default() += count,

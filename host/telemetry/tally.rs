@@ -418,11 +418,11 @@ fn put(ring: &mut Ring, slot: u64, tally: &Tally) {
 
 /// What these hold together. `None` where there are none.
 fn recorded<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Option<Recorded> {
-    histograms.fold(None, |all: Option<Recorded>, histogram| {
-        let mut all = all.unwrap_or_default();
-        all.add(histogram);
-        Some(all)
-    })
+    let mut all = None;
+    for histogram in histograms {
+        all.get_or_insert_with(Recorded::default).add(histogram);
+    }
+    all
 }
 
 fn micros(time: Duration) -> u64 {
