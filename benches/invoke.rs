@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use common::{config, guest, hello, median};
+use common::{SERVE, config, guest, hello, median};
 use component::{Wat, capability};
 use crank::bindings::crank::worker::types;
 use crank::bindings::exports::crank::worker::handler;
@@ -200,7 +200,8 @@ fn page() -> Call {
 type Rate = Box<dyn Fn(usize) -> f64>;
 
 const BARE: &str = "bare wasmtime";
-const TOGETHER: [&str; 3] = [BARE, "crank in process", "a page to text"];
+const PAGE: &str = "a page to text";
+const TOGETHER: [&str; 3] = [BARE, "crank in process", PAGE];
 
 fn rate(what: &str) -> Rate {
     if what == BARE {
@@ -211,7 +212,7 @@ fn rate(what: &str) -> Rate {
         });
     }
     let (file, call) = match what {
-        "a page to text" => (guest("document-conversion"), page as fn() -> Call),
+        PAGE => (guest("document-conversion"), page as fn() -> Call),
         _ => (hello(), call as fn() -> Call),
     };
     let router = router(&Runtime::new().expect("a runtime"), &engine(), &file);
@@ -313,12 +314,9 @@ struct Alone {
 }
 
 impl Alone {
-    /// The argument that makes this program one.
-    const ARGUMENT: &str = "--alone";
-
     fn start(what: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().expect("this program"))
-            .args([Self::ARGUMENT, what])
+            .args([SERVE, what])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -542,7 +540,7 @@ criterion_group!(
 );
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    if arguments.next().as_deref() == Some(Alone::ARGUMENT) {
+    if arguments.next().as_deref() == Some(SERVE) {
         return Alone::serve(&arguments.next().expect("what to call"));
     }
     in_turn();

@@ -4,7 +4,7 @@
 //!
 //! What is counted must not enter this room.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crossbeam_utils::CachePadded;
 
@@ -34,6 +34,11 @@ impl<T> Striped<T> {
     /// All stripes.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|stripe| &**stripe)
+    }
+
+    /// What all stripes have counted together.
+    pub fn sum(&self, count: impl Fn(&T) -> &AtomicU64) -> u64 {
+        self.iter().map(|stripe| count(stripe).load(Relaxed)).sum()
     }
 }
 

@@ -329,23 +329,20 @@ impl Worker {
 
     /// What it is doing and has done.
     pub fn observed(&self) -> Observed {
-        let total = |of: fn(&Totals) -> &AtomicU64| {
-            let totals = self.load.totals.iter();
-            totals.map(|stripe| of(stripe).load(Relaxed)).sum()
-        };
+        let totals = &self.load.totals;
         Observed {
             in_flight: self.lane.in_flight(),
             queued: self.lane.queued(),
             refused: self.lane.refused(),
-            calls: total(|totals| &totals.calls),
+            calls: totals.sum(|totals| &totals.calls),
             memory_peak: self.load.memory_peak.load(Relaxed),
             storage_peak: self.load.storage_peak.load(Relaxed),
             gpu_memory_peak: self.load.gpu_memory_peak.load(Relaxed),
-            gpu_total: Duration::from_nanos(total(|totals| &totals.gpu)),
+            gpu_total: Duration::from_nanos(totals.sum(|totals| &totals.gpu)),
             cpu_peak: Duration::from_nanos(self.load.cpu_peak.load(Relaxed)),
             wall_peak: Duration::from_nanos(self.load.run_peak.load(Relaxed)),
             sent_peak: self.load.sent_peak.load(Relaxed),
-            cpu_total: Duration::from_nanos(total(|totals| &totals.cpu)),
+            cpu_total: Duration::from_nanos(totals.sum(|totals| &totals.cpu)),
         }
     }
 }

@@ -73,7 +73,7 @@ pub fn guest(name: &str) -> PathBuf {
     out.join(format!("{name}.wasm"))
 }
 
-/// The argument that makes a bench a server.
+/// The argument that makes a bench a server, or one that calls when told to.
 pub const SERVE: &str = "--serve";
 
 /// Serves until the process is killed, and says where, as `crank serve` does.

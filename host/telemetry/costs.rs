@@ -43,15 +43,13 @@ pub(super) type Accounts = BTreeMap<String, BTreeMap<String, Spent>>;
 impl Account {
     pub fn charge(&self, tokens: f64) {
         self.calls.fetch_add(1, Relaxed);
-        // The cast saturates; tokens are not negative, and no number but a finite one gets here.
-        self.micro_tokens
-            .fetch_add((tokens * MICRO).round() as u64, Relaxed);
+        self.micro_tokens.fetch_add(micros(tokens), Relaxed);
     }
 
     pub fn spent(&self) -> Spent {
         Spent {
             calls: self.calls.load(Relaxed),
-            tokens: self.micro_tokens.load(Relaxed) as f64 / MICRO,
+            tokens: tokens(self.micro_tokens.load(Relaxed)),
         }
     }
 }
@@ -61,7 +59,7 @@ impl Ledger {
         let account = |spent: Spent| {
             Arc::new(Account {
                 calls: spent.calls.into(),
-                micro_tokens: ((spent.tokens * MICRO).round() as u64).into(),
+                micro_tokens: micros(spent.tokens).into(),
             })
         };
         let tenants = accounts.into_iter().map(|(tenant, accounts)| {
@@ -103,6 +101,17 @@ impl Ledger {
     fn tenants(&self) -> MutexGuard<'_, Tenants> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tokens as they are counted.
+pub(super) fn micros(tokens: f64) -> u64 {
+    // The cast saturates; tokens are not negative, and no number but a finite one gets here.
+    (tokens * MICRO).round() as u64
+}
+
+/// What was counted, in tokens.
+pub(super) fn tokens(micros: u64) -> f64 {
+    micros as f64 / MICRO
 }
 
 #[cfg(test)]

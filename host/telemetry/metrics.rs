@@ -5,7 +5,6 @@
 //! writes becomes one.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use prometheus::TextEncoder;
 use prometheus::proto::{
@@ -48,10 +47,7 @@ fn answered(requests: &Striped<Requests>) -> MetricFamily {
     let outcomes = std::iter::once("ok").chain(Code::ALL.map(Code::as_str));
     let order = std::iter::once(0).chain(Code::ALL.map(|code| 1 + code as usize));
     let counted = outcomes.zip(order).map(|(outcome, at)| {
-        let count: u64 = requests
-            .iter()
-            .map(|stripe| stripe.0[at].load(Relaxed))
-            .sum();
+        let count = requests.sum(|requests| &requests.0[at]);
         counter(&[("outcome", outcome)], count as f64)
     });
     family(

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 
 use super::blame::End;
 use super::clock::Clock;
-use super::costs::{Account, Ledger, TENANTS};
+use super::costs::{Account, Ledger, TENANTS, micros, tokens};
 use super::tally::{Live, Outcomes, Past, Ring, Tally, Temperature, Window};
 use crate::capability::Slo;
 use crate::limits::Usage;
@@ -53,8 +53,8 @@ pub struct Series {
     live: Live,
     past: Mutex<Past>,
     figures: Figures,
-    /// All that was charged since the start.
-    charged: Striped<Account>,
+    /// All that was charged since the start, in millionths of a token.
+    charged: Striped<AtomicU64>,
     /// Those who have paid for a call, by tenant: found without the ledger's lock.
     accounts: ArcSwap<HashMap<Box<str>, Arc<Account>>>,
 }
@@ -205,8 +205,7 @@ impl Series {
 
     /// Tokens charged since the start.
     pub(super) fn tokens(&self) -> f64 {
-        let spent = self.charged.iter().map(Account::spent);
-        spent.map(|spent| spent.tokens).sum()
+        tokens(self.charged.sum(|charged| charged))
     }
 
     pub(super) fn used(&self, usage: &Usage) {
@@ -215,7 +214,7 @@ impl Series {
 
     pub(super) fn charge(&self, ledger: &Ledger, tenant: &str) {
         let tokens = self.terms.load().cost_tokens;
-        self.charged.mine().charge(tokens);
+        self.charged.mine().fetch_add(micros(tokens), Relaxed);
         let accounts = self.accounts.load();
         if let Some(account) = accounts.get(tenant) {
             return account.charge(tokens);
