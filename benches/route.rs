@@ -135,7 +135,7 @@ fn gathered(c: &mut Criterion) {
             let now = Instant::now();
             let mut gathered = Vec::with_capacity(candidates.len());
             for (number, candidate) in candidates.iter().enumerate() {
-                gathered.push(facts(number, candidate, now));
+                gathered.push(facts(number, candidate, now, true));
             }
             let decision = choose(&gathered, &Ask::default(), seed);
             assert!(matches!(decision, Decision::Chosen(_)));

@@ -3,7 +3,7 @@
 //! Every worker has a [`Lane`]: how many of its invocations may run, and a bounded line of those that
 //! wait, ordered by what their capability bids and then by whose deadline is nearest. [`Admission`]
 //! adds what all workers share: the host's own slots and its memory. A call that finds room while
-//! nobody waits takes it with two atomics; the mutex is for those who wait. What an invocation does,
+//! nobody waits takes it with two atomics, mostly its thread's own; the mutex is for those who wait. What an invocation does,
 //! and which worker serves it, must not enter this room.
 //!
 //! No wake-up is lost: who waits first says so (in `Lane::queued` and `contended`) and looks for room
@@ -12,7 +12,7 @@
 mod lane;
 mod queue;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,18 +20,20 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::error::{Code, Failure};
+use crate::striped::Quota;
 
 pub use lane::{Lane, Service};
 
 use queue::{Queue, Rank, Reason, Verdict};
 
+/// Slots that a thread keeps at hand, at the most.
+const AT_HAND: u64 = 4;
+
 /// What the workers of a host share.
 pub struct Admission {
-    limit: usize,
-    in_flight: AtomicUsize,
-    /// Calls that workers make of each other: how many may run, and do.
-    reserve: usize,
-    nested: AtomicUsize,
+    slots: Quota,
+    /// For calls that workers make of each other.
+    nested: Quota,
     /// Somebody waits though its worker has a free slot: for one of the host, or for memory. Only then
     /// do other workers' calls come to the queue.
     contended: AtomicBool,
@@ -54,10 +56,8 @@ impl Admission {
     /// memory, a worker may start one only if it has none in flight.
     pub fn new(limit: usize, memory_high: impl Fn() -> bool + Send + Sync + 'static) -> Self {
         Self {
-            limit: limit.max(1),
-            in_flight: AtomicUsize::new(0),
-            reserve: usize::MAX,
-            nested: AtomicUsize::new(0),
+            slots: slots(limit.max(1)),
+            nested: slots(usize::MAX),
             contended: AtomicBool::new(false),
             memory_high: Box::new(memory_high),
             queue: Mutex::default(),
@@ -67,12 +67,15 @@ impl Admission {
     /// The same, with so many invocations at once beside them for calls that workers make of each other.
     #[must_use]
     pub fn with_reserve(self, reserve: usize) -> Self {
-        Self { reserve, ..self }
+        Self {
+            nested: slots(reserve),
+            ..self
+        }
     }
 
     /// Invocations that run now, but for nested ones.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(SeqCst)
+        usize::try_from(self.slots.used()).unwrap_or(usize::MAX)
     }
 
     /// A permit, now or after waiting in the worker's line; a higher bid waits less. Dropping the
@@ -109,7 +112,7 @@ impl Admission {
     ///
     /// `overloaded`: the host has no more room for such calls.
     pub fn admit_nested<'a>(&'a self, lane: &'a Lane) -> Result<Permit<'a>, Failure> {
-        if !raise(&self.nested, self.reserve) {
+        if !self.nested.take(1) {
             return Err(lane.refuse(Reason::Nested));
         }
         lane.enter();
@@ -172,7 +175,7 @@ impl Admission {
         if !lane.take(self.most(lane)) {
             return false;
         }
-        let took = raise(&self.in_flight, self.limit);
+        let took = self.slots.take(1);
         if !took {
             // Whoever took the slot for taken is looked after by the dispatch that follows.
             lane.give_back();
@@ -189,9 +192,9 @@ impl Admission {
         }
     }
 
-    fn release(&self, lane: &Lane, count: &AtomicUsize) {
+    fn release(&self, lane: &Lane, slots: &Quota) {
         lane.give_back();
-        count.fetch_sub(1, SeqCst);
+        slots.give(1);
         if lane.queued() > 0 || self.contended.load(SeqCst) {
             self.dispatch(&mut self.queue());
         }
@@ -226,11 +229,11 @@ impl Drop for Permit<'_> {
         self.lane
             .record(now.saturating_duration_since(self.began), now);
         let admission = self.admission;
-        let count = match self.is_nested {
+        let slots = match self.is_nested {
             true => &admission.nested,
-            false => &admission.in_flight,
+            false => &admission.slots,
         };
-        admission.release(self.lane, count);
+        admission.release(self.lane, slots);
     }
 }
 
@@ -260,13 +263,12 @@ impl Drop for Waiting<'_> {
         let left = self.admission.queue().leave(self.lane, self.rank);
         if !left && let Ok(Verdict::Start(_)) = self.verdict.try_recv() {
             let admission = self.admission;
-            admission.release(self.lane, &admission.in_flight);
+            admission.release(self.lane, &admission.slots);
         }
     }
 }
 
-/// Adds one, unless there are `most` already.
-fn raise(count: &AtomicUsize, most: usize) -> bool {
-    let more = |count: usize| (count < most).then(|| count + 1);
-    count.fetch_update(SeqCst, SeqCst, more).is_ok()
+/// So many slots.
+fn slots(count: usize) -> Quota {
+    Quota::new(count as u64, AT_HAND)
 }

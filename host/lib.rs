@@ -9,6 +9,10 @@ pub mod identity;
 
 pub mod capability;
 
+pub mod striped;
+
+pub mod timeout;
+
 pub mod limits;
 
 pub mod config;
@@ -18,8 +22,6 @@ pub mod auth;
 pub mod rules;
 
 pub mod machine;
-
-pub mod striped;
 
 pub mod policy;
 

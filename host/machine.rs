@@ -8,12 +8,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use rustix::fs::{major, minor};
 
 use crate::capability::{DiskType, GpuType};
 use crate::config::{ByteCount, Config};
+pub use crate::striped::cores;
 
 /// What this host has. The fields are public, so that a test can place workers on any machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,12 +66,6 @@ pub struct Gpu {
     "neither /proc/meminfo nor a control group says how much memory there is; set `memory_budget`"
 )]
 pub struct MemoryUnknown;
-
-/// Cores that this process may use: asked once, since the kernel tells it in several files.
-pub fn cores() -> usize {
-    static CORES: OnceLock<usize> = OnceLock::new();
-    *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
-}
 
 /// Bytes of memory that this process may use; 0 where nothing says.
 pub fn memory() -> u64 {

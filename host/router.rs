@@ -35,10 +35,10 @@ use crate::engine;
 use crate::error::{Code, Failure};
 use crate::idempotency::{Claim, Keys, Ran};
 use crate::limits::Usage;
-use crate::registry::{Candidate, Provider, Registry};
+use crate::registry::{Offer, Provider, Registry};
 use crate::remote::Unanswered;
 use crate::sandbox::{Dispatch, Event, Invocation, Listener, Outcome, Payload};
-use crate::striped::Striped;
+use crate::striped::{Handle, Striped};
 use crate::telemetry::{Asked, Key, Recording, Series, Telemetry, Temperature, Terms};
 use crate::worker::{Offered, Pass, Worker};
 
@@ -89,7 +89,7 @@ pub struct Answer {
     /// The answer itself.
     pub payload: Payload,
     /// Who answered.
-    pub worker_id: Arc<str>,
+    pub worker_id: Handle<str>,
     /// How the code that answered came to be ready.
     pub cold: Temperature,
     /// How long it waited to be admitted.
@@ -376,7 +376,7 @@ impl Router {
         };
         let invocation = Invocation {
             id: call.request_id,
-            capability: offered.id.clone(),
+            capability: &offered.id,
             input: call.input,
             parameters: call.parameters,
             caller: call.caller,
@@ -407,7 +407,7 @@ impl Router {
         pass.ended(code, Instant::now());
         Ok(Answer {
             payload: gathered.unwrap_or(checked?),
-            worker_id: worker.id().clone(),
+            worker_id: worker.id_handle(),
             cold,
             queue: permit.waited(),
             usage,
@@ -495,7 +495,7 @@ struct Tried {
 impl Tried {
     /// Of a call that broke off the caller is told so, also if the next worker was never reached; else what
     /// the first one said stands. Answers with that.
-    fn note(&mut self, candidate: &Candidate, failure: Failure) -> Failure {
+    fn note(&mut self, candidate: &Offer, failure: Failure) -> Failure {
         let (worker, cause) = (&failure.worker_id, &failure.cause);
         tracing::debug!(worker, cause, "a worker did not answer: {failure}");
         self.candidates.push(candidate.offered.clone());

@@ -10,6 +10,7 @@ mod gpu;
 mod guest;
 mod keyvalue;
 mod link;
+mod linked;
 mod outcome;
 mod pace;
 mod peers;
@@ -20,14 +21,15 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use wasmtime::component::{Component, InstancePre};
+use wasmtime::component::Component;
 
-use crate::bindings::exports::crank::worker::{capabilities, handler};
+use crate::bindings::exports::crank::worker::capabilities;
 use crate::engine::{Engine, Share};
 use crate::error::Failure;
 use crate::gpu::Seat;
 use crate::limits::{Bandwidth, Held, Limits, Usage};
 use crate::policy::Grants;
+use crate::striped::{Shared, Striped, cores};
 
 pub use crate::bindings::exports::crank::worker::capabilities::Worker as Declared;
 
@@ -36,6 +38,8 @@ pub(crate) use guest::Guest;
 pub use keyvalue::{Quotas, Shelf};
 pub use link::imports;
 pub use peers::{Dispatch, Dispatched, PeerCall};
+
+use linked::{Heat, Linked};
 
 /// A body with its media type.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,11 +65,11 @@ pub struct Event {
 }
 
 /// What one invocation is asked to do. The input has been validated.
-pub struct Invocation {
+pub struct Invocation<'a> {
     /// The request's id.
     pub id: String,
     /// `verb:name`.
-    pub capability: Arc<str>,
+    pub capability: &'a Arc<str>,
     /// The input.
     pub input: Payload,
     /// Query parameters of a raw input.
@@ -107,31 +111,19 @@ pub struct Outcome {
 /// A component that is compiled, linked to what it was granted, and ready to be instantiated.
 pub struct Sandbox {
     engine: Engine,
-    worker: Arc<str>,
+    worker: Shared<str>,
     grants: Grants,
-    linked: Linked,
+    linked: Arc<Linked>,
     /// The same with the state after `declare`, once there is one.
-    image: OnceLock<Linked>,
+    image: OnceLock<Arc<Linked>>,
+    heat: Striped<Heat>,
+    made: Instant,
     rates: Rates,
-    share: Arc<Share>,
+    share: Shared<Share>,
     bandwidth: Arc<Bandwidth>,
     files: Option<Source>,
     shelf: Option<Arc<Shelf>>,
     gpu: Option<Arc<Seat>>,
-}
-
-/// A component, linked, and where its handler is.
-struct Linked {
-    pre: InstancePre<Guest>,
-    handler: handler::GuestIndices,
-}
-
-impl Linked {
-    fn new(engine: &Engine, component: &Component, grants: &Grants) -> wasmtime::Result<Self> {
-        let pre = link::granted(engine, grants)?.instantiate_pre(component)?;
-        let handler = handler::GuestIndices::new(&pre)?;
-        Ok(Self { pre, handler })
-    }
 }
 
 /// What all invocations of a worker have together.
@@ -151,7 +143,7 @@ impl Sandbox {
     /// It imports what was not granted, or exports no handler of a version that this host speaks.
     pub fn new(
         engine: &Engine,
-        worker: Arc<str>,
+        worker: Shared<str>,
         component: &Component,
         grants: &Grants,
         rates: Rates,
@@ -159,9 +151,11 @@ impl Sandbox {
         Ok(Self {
             engine: engine.clone(),
             worker,
-            linked: Linked::new(engine, component, grants)?,
+            linked: Arc::new(Linked::new(engine, component, grants)?),
             grants: grants.clone(),
             image: OnceLock::new(),
+            heat: Striped::default(),
+            made: Instant::now(),
             rates,
             share: engine.gate().share(rates.weight),
             bandwidth: Arc::new(Bandwidth::new(rates.megabits)),
@@ -180,13 +174,41 @@ impl Sandbox {
     pub fn start_from(&self, image: &Component) -> wasmtime::Result<()> {
         let linked = Linked::new(&self.engine, image, &self.grants)?;
         // Only one is ever taken.
-        let _ = self.image.set(linked);
+        let _ = self.image.set(Arc::new(linked));
         Ok(())
     }
 
     /// What invocations start from.
-    fn linked(&self) -> &Linked {
+    fn linked(&self) -> &Arc<Linked> {
         self.image.get().unwrap_or(&self.linked)
+    }
+
+    /// Gives each thread a copy of its own of what invocations start from, as soon as it is there: threads that run
+    /// short calls are in each other's way otherwise. Done by itself for a worker that is called often. Says
+    /// whether there are copies then that were not there before.
+    pub fn spread(&self) -> impl Future<Output = bool> + Send + 'static {
+        // One core waits for no other.
+        let due = cores() > 1 && self.linked().ask();
+        let (linked, engine) = (self.linked().clone(), self.engine.clone());
+        let (grants, worker) = (self.grants.clone(), self.worker.clone());
+        let copying = move || match linked.spread(&engine, &grants) {
+            Ok(true) => {
+                tracing::debug!(worker = &*worker, "called often: each thread has a copy");
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::debug!(worker = &*worker, "called often, and not copied: {error:#}");
+                false
+            }
+        };
+        let copying = due.then(|| tokio::task::spawn_blocking(copying));
+        async move {
+            match copying {
+                Some(copying) => copying.await.unwrap_or(false),
+                None => false,
+            }
+        }
     }
 
     /// Gives its guests files.
@@ -236,7 +258,7 @@ impl Sandbox {
     /// Runs one invocation within its limits. Dropping the future ends it at once, wherever it is.
     pub fn invoke(
         &self,
-        invocation: Invocation,
+        invocation: Invocation<'_>,
         limits: Limits,
     ) -> impl Future<Output = Outcome> + Send {
         run::invoke(self, invocation, limits)

@@ -27,7 +27,7 @@ use crate::gpu::Seat;
 use crate::limits::{Limits, Usage};
 use crate::rules::{Rules, Verdicts};
 use crate::sandbox::{Invocation, Outcome, Sandbox};
-use crate::striped::Striped;
+use crate::striped::{Handle, Shared, Striped};
 use crate::telemetry::{Series, Temperature};
 
 pub use binary::Binary;
@@ -39,7 +39,7 @@ use load::Unready;
 
 /// A component that is loaded and ready.
 pub struct Worker {
-    id: Arc<str>,
+    id: Shared<str>,
     file: PathBuf,
     digest: blake3::Hash,
     deployed_at: Option<SystemTime>,
@@ -228,7 +228,12 @@ impl Worker {
 
     /// The worker's id.
     pub fn id(&self) -> &Arc<str> {
-        &self.id
+        self.id.whole()
+    }
+
+    /// The same, as a handle of this thread.
+    pub fn id_handle(&self) -> Handle<str> {
+        self.id.handle()
     }
 
     /// The component's file.
@@ -320,8 +325,13 @@ impl Worker {
         &self.breaker
     }
 
+    /// Gives each thread a copy of its own, as [`Sandbox::spread`] does.
+    pub async fn spread(&self) -> bool {
+        self.sandbox.spread().await
+    }
+
     /// Runs one invocation of a capability that this worker offers; it has been admitted.
-    pub async fn invoke(&self, invocation: Invocation, limits: Limits) -> Outcome {
+    pub async fn invoke(&self, invocation: Invocation<'_>, limits: Limits) -> Outcome {
         let outcome = self.sandbox.invoke(invocation, limits).await;
         self.load.record(&outcome.usage);
         outcome

@@ -6,9 +6,11 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
+use crossbeam_utils::CachePadded;
+
 use super::queue::Reason;
-use super::raise;
 use crate::error::{Code, Failure};
+use crate::striped::Quota;
 
 /// When to come back, at the least and at the most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(60));
@@ -16,20 +18,24 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// For how long after the last of its invocations an idle worker's times are taken for true.
 const FRESH: Duration = Duration::from_secs(3);
 
+/// The time between two samples of how long a slot is held: threads that end many calls would else wait for each
+/// other to note it.
+const BETWEEN: Duration = Duration::from_micros(100);
+
 /// A worker's slots and its line.
 pub struct Lane {
-    limit: usize,
+    slots: Quota,
     /// How many may wait.
     pub(super) places: usize,
-    in_flight: AtomicUsize,
     queued: AtomicUsize,
     refused: AtomicU64,
-    service: Service,
+    service: CachePadded<Service>,
     born: Instant,
 }
 
 /// How long a slot is held: mean and mean deviation, both moving, in nanoseconds, as TCP follows round
-/// trips (RFC 6298, section 2). Two ends that meet may lose one of two samples: it is an estimate.
+/// trips (RFC 6298, section 2). Of many ends one in [`BETWEEN`] counts, and two that meet may lose one of two: it
+/// is an estimate.
 #[derive(Debug, Default)]
 pub struct Service {
     mean: AtomicU64,
@@ -42,24 +48,23 @@ impl Lane {
     /// For a worker that runs so many invocations at once while at most `places` wait.
     pub fn new(limit: usize, places: usize) -> Self {
         Self {
-            limit: limit.max(1),
+            slots: super::slots(limit.max(1)),
             places,
-            in_flight: AtomicUsize::new(0),
             queued: AtomicUsize::new(0),
             refused: AtomicU64::new(0),
-            service: Service::default(),
+            service: CachePadded::default(),
             born: Instant::now(),
         }
     }
 
     /// Invocations that may run at once.
     pub fn limit(&self) -> usize {
-        self.limit
+        usize::try_from(self.slots.limit()).unwrap_or(usize::MAX)
     }
 
     /// Invocations that run now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.load(SeqCst)
+        usize::try_from(self.slots.used()).unwrap_or(usize::MAX)
     }
 
     /// Calls that wait now.
@@ -77,20 +82,23 @@ impl Lane {
     }
 
     pub(super) fn has_room(&self, most: usize) -> bool {
-        self.in_flight() < most
+        self.slots.has(1, most as u64)
     }
 
     pub(super) fn take(&self, most: usize) -> bool {
-        raise(&self.in_flight, most)
+        match most < self.limit() {
+            true => self.slots.take_within(1, most as u64),
+            false => self.slots.take(1),
+        }
     }
 
     /// One more, whatever the limit.
     pub(super) fn enter(&self) {
-        self.in_flight.fetch_add(1, SeqCst);
+        self.slots.take_beyond(1);
     }
 
     pub(super) fn give_back(&self) {
-        self.in_flight.fetch_sub(1, SeqCst);
+        self.slots.give(1);
     }
 
     /// A slot was held for so long until `now`.
@@ -103,7 +111,7 @@ impl Lane {
     pub fn predicted(&self, now: Instant) -> Option<Duration> {
         let now = now.saturating_duration_since(self.born);
         let (running, queued) = (self.in_flight(), self.queued());
-        self.service.predicted(running, queued, self.limit, now)
+        self.service.predicted(running, queued, self.limit(), now)
     }
 
     /// Whether an answer is not likely to be there by `deadline`, if so many slots must come free before.
@@ -145,6 +153,10 @@ impl Lane {
 impl Service {
     /// A slot was held for so long, until `now` on any clock that starts at 0.
     pub fn record(&self, held: Duration, now: Duration) {
+        let ended = self.ended.load(Relaxed);
+        if ended > 0 && nanos(now).saturating_sub(ended) < nanos(BETWEEN) {
+            return;
+        }
         self.ended.store(nanos(now), Relaxed);
         let held = i64::try_from(held.as_nanos()).unwrap_or(i64::MAX >> 8);
         let mean = self.mean.load(Relaxed) as i64;

@@ -25,6 +25,8 @@ use crate::limits::{Turn, Usage};
 use crate::remote::read_path;
 use crate::router::{Answer, Call, Once};
 use crate::sandbox::Payload;
+use crate::timeout::unless;
+use tokio::time::sleep;
 
 /// Bytes that the bodies of all calls may take up together, beyond the first of each.
 pub(super) const BODIES: usize = 1 << 30;
@@ -457,19 +459,19 @@ pub(super) async fn read_body(mut body: Body, shared: &Shared) -> Result<Held, F
         return Err(too_large());
     }
     let collected = collect(&mut body, limit, &shared.bodies);
-    match tokio::time::timeout(shared.body_timeout, collected).await {
-        Ok(Ok(held)) => Ok(held),
-        Ok(Err(Broken::Off)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
-        Ok(Err(Broken::TooLarge)) => {
+    match unless(|| sleep(shared.body_timeout), collected).await {
+        Some(Ok(held)) => Ok(held),
+        Some(Err(Broken::Off)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
+        Some(Err(Broken::TooLarge)) => {
             linger(body);
             Err(too_large())
         }
-        Ok(Err(Broken::NoRoom)) => {
+        Some(Err(Broken::NoRoom)) => {
             linger(body);
             let message = "the bodies of other calls take up all the room there is";
             Err(Failure::new(Code::Overloaded, message).retry_after(Duration::from_secs(1)))
         }
-        Err(_) => {
+        None => {
             let message = format!("the body did not arrive within {:?}", shared.body_timeout);
             Err(Failure::new(Code::RequestTimeout, message))
         }

@@ -18,6 +18,8 @@ use crate::capability::{MediaType, WorkerId};
 use crate::error::{Code, Failure, Fault};
 use crate::identity::Caller as Identified;
 use crate::remote::{Caller, Registration};
+use crate::timeout::unless;
+use tokio::time::sleep;
 
 /// Longest registration, in bytes: two schemas of the most that a schema may have, and the rest.
 const MAX_BYTES: usize = 256 << 10;
@@ -130,14 +132,14 @@ fn is_json(headers: &HeaderMap) -> Result<(), Failure> {
 
 async fn read(body: Body, shared: &Shared) -> Result<Bytes, Failure> {
     let collected = Limited::new(body, MAX_BYTES).collect();
-    match tokio::time::timeout(shared.body_timeout, collected).await {
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
+    match unless(|| sleep(shared.body_timeout), collected).await {
+        Some(Ok(body)) => Ok(body.to_bytes()),
+        Some(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::new(
             Code::TooLarge,
             format!("a registration has at most {MAX_BYTES} bytes"),
         )),
-        Ok(Err(_)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
-        Err(_) => {
+        Some(Err(_)) => Err(Failure::new(Code::InvalidRequest, "the body broke off")),
+        None => {
             let message = format!("the body did not arrive within {:?}", shared.body_timeout);
             Err(Failure::new(Code::RequestTimeout, message))
         }

@@ -12,15 +12,15 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsRawFd;
+use std::io::{self, Read, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use serde::Serialize;
 use wasmtime::component::Component;
+
+use super::code;
 
 const KEY_BYTES: usize = 32;
 const MAC_BYTES: usize = 32;
@@ -120,12 +120,11 @@ impl CodeCache {
             let path = open.path(component, kind);
             tracing::warn!(path = %path.display(), %error, "code cache entry not loadable; compiling anew");
         };
-        let mut code = memory().map_err(|error| unusable(error.into())).ok()?;
+        let mut code = code::memory()
+            .map_err(|error| unusable(error.into()))
+            .ok()?;
         open.read(component, kind, &mut code)?;
-        sealed(engine, &code)
-            .or_else(|_| copied(engine, &mut code))
-            .map_err(unusable)
-            .ok()
+        code::mapped(engine, code).map_err(unusable).ok()
     }
 
     /// Loads code that our compiler has just made of a component, and keeps it. Failure to keep it is
@@ -141,7 +140,7 @@ impl CodeCache {
         kind: Kind,
         code: &[u8],
     ) -> wasmtime::Result<Component> {
-        let loaded = loaded(engine, code)?;
+        let loaded = code::copied(engine, code)?;
         self.store(component, kind, code);
         Ok(loaded)
     }
@@ -257,49 +256,6 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// Loads compiled code that is known to be ours.
-fn loaded(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: `deserialize` demands bytes that wasmtime made, unaltered; that they are of a compatible
-    // engine it checks itself. `keep` has such bytes, in memory of ours where nobody changes them any more,
-    // from a child that runs this very program and nothing else (the one that runs `declare` for a
-    // snapshot is another, and gives back a component), over a pipe that no other process holds; `copied` has
-    // what `sealed` has.
-    #[allow(unsafe_code)]
-    unsafe {
-        Component::deserialize(engine, code)
-    }
-}
-
-/// Memory behind a handle: what is mapped need not be copied.
-fn memory() -> io::Result<File> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    Ok(memfd_create("crank-code", flags)?.into())
-}
-
-/// Loads compiled code that is known to be ours from such memory, which nobody changes from here on.
-fn sealed(engine: &wasmtime::Engine, code: &File) -> wasmtime::Result<Component> {
-    let seals = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
-    fcntl_add_seals(code, seals).map_err(io::Error::from)?;
-    let path = format!("/proc/self/fd/{}", code.as_raw_fd());
-    // SAFETY: as for `loaded`; and the file must never change, which the kernel sees to: this one has no
-    // name, and its seals let nobody write to it, this process included. `load` has its bytes from a
-    // file whose every byte the MAC covers, made by `store` of what `keep` had, with a key that only this
-    // user can read; they were copied before they were checked. The path is that of the handle, which is open.
-    #[allow(unsafe_code)]
-    unsafe {
-        Component::deserialize_file(engine, path)
-    }
-}
-
-/// The same where a system's rules forbid to map such memory as code.
-fn copied(engine: &wasmtime::Engine, code: &mut File) -> wasmtime::Result<Component> {
-    let mut bytes = Vec::new();
-    code.rewind().map_err(wasmtime::Error::from)?;
-    code.read_to_end(&mut bytes)
-        .map_err(wasmtime::Error::from)?;
-    loaded(engine, &bytes)
 }
 
 impl Open {

@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::TICK;
-use crate::striped::Striped;
+use crate::striped::{Handle, Shared, Striped};
 
 /// Ticks that an invocation may run before it needs a token. Of the invocation and not of each poll:
 /// a guest that computes in bursts between host calls would evade that.
@@ -68,7 +68,7 @@ pub struct Share {
 
 /// One invocation's part. Dropping it leaves the gate, wherever it stands.
 pub struct Turn {
-    share: Arc<Share>,
+    share: Handle<Share>,
     seat: Arc<Seat>,
     ticks: u32,
     /// Ticks since the token was granted.
@@ -118,7 +118,7 @@ impl Gate {
     }
 
     /// A place for a worker.
-    pub fn share(self: &Arc<Self>, weight: u32) -> Arc<Share> {
+    pub fn share(self: &Arc<Self>, weight: u32) -> Shared<Share> {
         let mut state = self.state();
         let place = Place {
             weight: i64::from(weight.max(1)),
@@ -137,6 +137,7 @@ impl Gate {
             place: index,
             debt: Striped::default(),
         })
+        .into()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -256,7 +257,7 @@ impl Drop for Share {
 
 impl Turn {
     /// An invocation that has used nothing.
-    pub fn new(share: Arc<Share>) -> Self {
+    pub fn new(share: Handle<Share>) -> Self {
         Self {
             share,
             seat: Arc::default(),

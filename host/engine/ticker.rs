@@ -10,6 +10,7 @@ use std::sync::atomic::{
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use super::Replicas;
 use crate::striped::Striped;
 
 /// The time between two epochs while a guest computes: how long it goes on before the host looks at it.
@@ -52,13 +53,13 @@ impl Shared {
 }
 
 impl Ticker {
-    pub fn start(engine: wasmtime::Engine) -> io::Result<Self> {
+    pub fn start(engine: wasmtime::Engine, replicas: Arc<Replicas>) -> io::Result<Self> {
         let shared = Arc::new(Shared::default());
         let handle = thread::Builder::new()
             .name("crank-ticker".to_owned())
             .spawn({
                 let shared = shared.clone();
-                move || tick(&engine, &shared)
+                move || tick(&engine, &replicas, &shared)
             })?;
         Ok(Self {
             shared,
@@ -97,13 +98,14 @@ impl Drop for Ticker {
     }
 }
 
-fn tick(engine: &wasmtime::Engine, shared: &Shared) {
+fn tick(engine: &wasmtime::Engine, replicas: &Replicas, shared: &Shared) {
     let mut idle = 0;
     while !shared.stop.load(SeqCst) {
         let dense = shared.dense.swap(false, Relaxed);
         thread::sleep(if dense { TICK } else { SPARSE });
         // Also while nobody computes: a guest that waits at each tick must not escape them all.
         engine.increment_epoch();
+        replicas.increment_epoch();
         if shared.is_running() {
             idle = 0;
             continue;

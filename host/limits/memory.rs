@@ -4,42 +4,41 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Stop;
+use crate::striped::{Handle, Quota};
 
 /// Bytes of one table element: a pointer, on the 64-bit hosts that wasmtime runs on.
 const TABLE_ELEMENT: u64 = 8;
 /// Meters take from the budget in steps of so many bytes, so that a short call touches what all cores
 /// share twice and not at each of its memories and tables.
 const STEP: u64 = 256 << 10;
+/// Bytes that a thread keeps at hand, at the most: what a short call takes.
+const AT_HAND: u64 = 16 << 20;
 
 /// The memory that all invocations of this host may take together, in bytes.
 #[derive(Debug)]
-pub struct Budget {
-    limit: u64,
-    used: AtomicU64,
-}
+pub struct Budget(Quota);
 
 impl Budget {
     /// So many bytes, none of them taken.
     pub fn new(limit: u64) -> Self {
-        Self {
-            limit,
-            used: AtomicU64::new(0),
-        }
+        Self(Quota::new(limit, AT_HAND))
     }
 
     /// The most that may be taken, in bytes.
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.0.limit()
     }
 
     /// What is taken, in bytes.
     pub fn used(&self) -> u64 {
-        self.used.load(Relaxed)
+        self.0.used()
     }
 
     /// Past the high-water mark, nine tenths: who starts now may have to end for want of memory.
     pub fn is_high(&self) -> bool {
-        self.used() > self.limit / 10 * 9
+        let high = self.limit() / 10 * 9;
+        // For each call: mostly a look at what seldom changes.
+        self.0.used_at_most() > high && self.used() > high
     }
 
     /// Takes so many bytes, given back when what it returns is dropped. `None` if they are not there.
@@ -48,12 +47,11 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> bool {
-        let within = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
-        self.used.fetch_update(Relaxed, Relaxed, within).is_ok()
+        self.0.take(bytes)
     }
 
     fn give(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Relaxed);
+        self.0.give(bytes);
     }
 }
 
@@ -88,14 +86,14 @@ pub struct Meter {
     last: u64,
     /// What the host keeps outside of the instance and gives back when it likes.
     outside: Option<Arc<AtomicU64>>,
-    budget: Arc<Budget>,
+    budget: Handle<Budget>,
     /// What has been taken from the budget: at least `used` and `outside`.
     taken: u64,
 }
 
 impl Meter {
     /// An empty account with a limit in bytes, on a host's budget.
-    pub fn new(limit: u64, budget: Arc<Budget>) -> Self {
+    pub fn new(limit: u64, budget: Handle<Budget>) -> Self {
         Self {
             limit,
             used: 0,
@@ -109,7 +107,7 @@ impl Meter {
 
     /// The host's memory, of which this is a part.
     pub fn budget(&self) -> &Arc<Budget> {
-        &self.budget
+        self.budget.whole()
     }
 
     /// The highest number of bytes that were charged at one time.

@@ -11,11 +11,12 @@ use crate::capability::{Filter, View};
 use crate::config::Config;
 use crate::engine::Engine;
 use crate::remote::{self, Entry, Joined};
+use crate::striped::{Handle, Shared};
 use crate::worker::{Offered, Refused, Snapshotted, Starting, Worker};
 
 /// A capability and the worker that offers it. A clone is another handle to the same.
 #[derive(Clone)]
-pub struct Candidate(Arc<Offer>);
+pub struct Candidate(Shared<Offer>);
 
 /// A capability and the worker that offers it.
 pub struct Offer {
@@ -28,7 +29,12 @@ pub struct Offer {
 impl Candidate {
     /// This worker, with what it offers.
     pub fn new(provider: Provider, offered: Arc<Offered>) -> Self {
-        Self(Arc::new(Offer { provider, offered }))
+        Self(Arc::new(Offer { provider, offered }).into())
+    }
+
+    /// A handle of this thread.
+    pub fn handle(&self) -> Handle<Offer> {
+        self.0.handle()
     }
 }
 

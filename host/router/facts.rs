@@ -55,7 +55,7 @@ pub enum Place {
 }
 
 /// How busy a candidate is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Load {
     /// Invocations that run.
     pub in_flight: usize,
@@ -68,8 +68,10 @@ pub struct Load {
 /// Calls at once that a remote worker is taken to do.
 const REMOTE: usize = 32;
 
-/// The facts of a candidate now; `number` is its place among all that offer the capability.
-pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
+/// The facts of a candidate now; `number` is its place among all that offer the capability. But for `all` how busy
+/// it is and how it does is left out, for who has no choice: to ask takes cache lines from the threads that run its
+/// calls.
+pub fn facts(number: usize, candidate: &Candidate, now: Instant, all: bool) -> Facts<'_> {
     let Offer { provider, offered } = &**candidate;
     let (capability, series) = (&offered.capability, offered.series.get());
     let promised = capability.slo.and_then(|slo| slo.latency_p95_ms);
@@ -94,14 +96,20 @@ pub fn facts(number: usize, candidate: &Candidate, now: Instant) -> Facts<'_> {
             },
         },
         predicted: match provider {
+            _ if !all => None,
             Provider::Local(worker) => worker.lane().predicted(now),
             Provider::Remote(_) => series.and_then(|series| series.predicted_p95()),
         },
         promised: promised.map(|ms| Duration::from_millis(ms.into())),
-        budget_left: series.and_then(|series| series.error_budget_left()),
+        budget_left: series
+            .filter(|_| all)
+            .and_then(|series| series.error_budget_left()),
         affinity: offered.affinity,
         cost: capability.cost_tokens.unwrap_or_default(),
-        load: load(provider),
+        load: match all {
+            true => load(provider),
+            false => Load::default(),
+        },
     }
 }
 

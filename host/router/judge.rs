@@ -27,10 +27,16 @@ impl Barred {
     }
 
     /// The facts of a candidate, with what the policy says.
-    pub fn facts<'a>(&'a self, number: usize, candidate: &'a Candidate, now: Instant) -> Facts<'a> {
+    pub fn facts<'a>(
+        &'a self,
+        number: usize,
+        candidate: &'a Candidate,
+        now: Instant,
+        all: bool,
+    ) -> Facts<'a> {
         Facts {
             denied: self.denial(number).map(|denial| denial.rules.as_str()),
-            ..facts(number, candidate, now)
+            ..facts(number, candidate, now, all)
         }
     }
 }

@@ -137,7 +137,7 @@ fn replay(told: Told) -> Result<Answer, Failure> {
     };
     Ok(Answer {
         payload: Payload { media_type, body },
-        worker_id: Arc::from(worker_id),
+        worker_id: Arc::<str>::from(worker_id).into(),
         cold: Temperature::Fresh,
         queue: Duration::ZERO,
         usage: Usage::default(),

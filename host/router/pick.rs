@@ -14,8 +14,8 @@ use super::{Call, Router, Tried, no_name, no_verb, unknown};
 use crate::capability::Capability;
 use crate::error::{Code, Failure};
 use crate::idempotency::Ran;
-use crate::registry::{Candidate, Provider, Snapshot};
-use crate::striped;
+use crate::registry::{Candidate, Offer, Provider, Snapshot};
+use crate::striped::{self, Handle};
 use crate::worker::{Health, Offered, Starting};
 
 /// What `explain` is asked: a call without an input.
@@ -41,7 +41,7 @@ pub struct Question {
 
 /// Whom a call goes to.
 pub(super) struct Chosen {
-    pub candidate: Candidate,
+    pub candidate: Handle<Offer>,
     /// What was known of it.
     pub health: Health,
     pub explanation: Option<Box<Explanation>>,
@@ -70,7 +70,7 @@ impl Router {
             if name.as_ref().is_none_or(|name| name == key) {
                 let who = Who::first(question.caller.as_deref());
                 let barred = self.judge(candidates, who, until).await?;
-                let facts = gather(candidates, &barred, |_| true);
+                let facts = gather(candidates, &barred, true, |_| true);
                 let decision = choose(&facts, &ask, self.seed());
                 explained.push(explain(&format!("{verb}:{key}"), &facts, &ask, decision));
             }
@@ -120,7 +120,12 @@ impl Router {
         };
         let ask = call.ask();
         let barred = self.judge_call(candidates, call, began).await?;
-        let facts = gather(candidates, &barred, remaining(candidates, call, tried));
+        let facts = gather(
+            candidates,
+            &barred,
+            call.explain,
+            remaining(candidates, call, tried),
+        );
         let decision = choose(&facts, &ask, self.seed());
         let found = winner(&facts, candidates, &barred, decision, call);
         let (fact, candidate) = found.inspect_err(|failure| audit(call, failure))?;
@@ -130,7 +135,7 @@ impl Router {
             Box::new(told)
         });
         Ok(Chosen {
-            candidate: candidate.clone(),
+            candidate: candidate.handle(),
             health: fact.health,
             explanation,
         })
@@ -145,7 +150,7 @@ impl Router {
                 continue;
             }
             let barred = self.judge_call(candidates, call, began).await?;
-            let facts = gather(candidates, &barred, |_| true);
+            let facts = gather(candidates, &barred, false, |_| true);
             if facts.iter().any(|facts| facts.denied.is_none()) {
                 return Ok(());
             }
@@ -170,7 +175,7 @@ impl Router {
         };
         let own: Vec<Candidate> = snapshot.offers().flatten().filter(ran).cloned().collect();
         let barred = self.judge_call(&own, call, began).await?;
-        let facts = gather(&own, &barred, |_| true);
+        let facts = gather(&own, &barred, false, |_| true);
         // Which of its versions it was is not known.
         match facts.iter().any(|facts| facts.denied.is_some()) {
             true => Err(denied(&facts, &barred)),
@@ -186,7 +191,7 @@ impl Router {
         began: Instant,
     ) -> Result<&'a Candidate, Failure> {
         let barred = self.judge_call(candidates, call, began).await?;
-        let facts = gather(candidates, &barred, |_| true);
+        let facts = gather(candidates, &barred, false, |_| true);
         let decision = choose(&facts, &call.ask(), self.seed());
         Ok(winner(&facts, candidates, &barred, decision, call)?.1)
     }
@@ -250,17 +255,18 @@ fn remaining(candidates: &[Candidate], call: &Call, tried: &Tried) -> impl Fn(&C
     }
 }
 
-/// The facts of those candidates that may serve.
+/// The facts of those candidates that may serve; all facts, where they are shown or there are several to choose from.
 fn gather<'a>(
     candidates: &'a [Candidate],
     barred: &'a Barred,
+    shown: bool,
     may_serve: impl Fn(&Candidate) -> bool,
 ) -> Vec<Facts<'a>> {
-    let now = Instant::now();
+    let (now, all) = (Instant::now(), shown || candidates.len() > 1);
     let mut gathered = Vec::with_capacity(candidates.len());
     for (number, candidate) in candidates.iter().enumerate() {
         if may_serve(candidate) {
-            gathered.push(barred.facts(number, candidate, now));
+            gathered.push(barred.facts(number, candidate, now, all));
         }
     }
     gathered

@@ -73,7 +73,7 @@ impl Router {
         recording.used(usage);
         Ok(Answer {
             payload,
-            worker_id: remote.worker_id().clone(),
+            worker_id: remote.worker_id().clone().into(),
             cold: Temperature::Fresh,
             queue: Duration::ZERO,
             usage,

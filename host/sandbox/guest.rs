@@ -15,7 +15,8 @@ use super::keyvalue::Shelved;
 use super::pace::Pace;
 use super::peers::Peers;
 use crate::bindings::crank::worker::{log, types};
-use crate::limits::{Bandwidth, Budget, Handed, Limits, Meter, Stop};
+use crate::limits::{Bandwidth, Handed, Limits, Meter, Stop};
+use crate::striped::Handle;
 
 /// The longest log line, in bytes; the rest is cut.
 const LOG_LINE: usize = 8 << 10;
@@ -50,7 +51,7 @@ pub(crate) struct Guest {
     /// What its files are made of, if it may have any, until it asks for them.
     pub(super) source: Option<Source>,
     files: Option<Box<Files>>,
-    pub(super) worker: Arc<str>,
+    pub(super) worker: Handle<str>,
     pub(super) request: String,
     pub(super) events: Outlet,
     logged: usize,
@@ -67,14 +68,14 @@ impl Guest {
     /// `names`: the worker's id and the request's.
     pub(super) fn new(
         pace: Arc<Pace>,
-        (worker, request): (Arc<str>, String),
+        (worker, request): (Handle<str>, String),
         limits: Limits,
-        budget: &Arc<Budget>,
+        meter: Meter,
         deadline: Instant,
         events: Outlet,
     ) -> Self {
         Self {
-            meter: Meter::new(limits.memory, budget.clone()),
+            meter,
             pace,
             limits,
             deadline,

@@ -28,8 +28,8 @@ pub fn imports(engine: &Engine, component: &Component) -> Vec<String> {
 }
 
 /// What was granted, and nothing else.
-pub fn granted(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<Guest>> {
-    let mut linker = Linker::new(engine.wasm());
+pub fn granted(engine: &wasmtime::Engine, grants: &Grants) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine);
     for interface in grants.iter() {
         link(&mut linker, interface)?;
     }
@@ -38,7 +38,7 @@ pub fn granted(engine: &Engine, grants: &Grants) -> wasmtime::Result<Linker<Gues
 
 /// The powerless interfaces; whatever else the component imports traps when it is called.
 pub fn powerless(engine: &Engine, component: &Component) -> wasmtime::Result<InstancePre<Guest>> {
-    let mut linker = granted(engine, &Grants::powerless())?;
+    let mut linker = granted(engine.wasm(), &Grants::powerless())?;
     let mut traps = Traps {
         engine,
         known: Vec::new(),

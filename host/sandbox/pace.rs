@@ -5,7 +5,7 @@
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -13,10 +13,11 @@ use wasmtime::UpdateDeadline;
 
 use crate::engine::{Engine, Share, Tick, Ticker, Turn};
 use crate::limits::CpuClock;
+use crate::striped::Handle;
 
 /// The CPU clock and the turn at the gate of one invocation.
 pub(crate) struct Pace {
-    ticker: Arc<Ticker>,
+    ticker: Handle<Ticker>,
     cpu: CpuClock,
     turn: Mutex<Turn>,
     /// The poll under way ends because the guest yields, and not because it waits.
@@ -27,9 +28,9 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// The pace of an invocation that begins now.
-    pub fn new(engine: &Engine, share: Arc<Share>, now: Instant) -> Self {
+    pub fn new(engine: &Engine, share: Handle<Share>, now: Instant) -> Self {
         Self {
-            ticker: engine.ticker().clone(),
+            ticker: engine.ticker(),
             cpu: CpuClock::new(now),
             turn: Mutex::new(Turn::new(share)),
             yielding: AtomicBool::new(false),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::time::sleep_until;
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
 
@@ -21,11 +22,12 @@ use crate::bindings::exports::crank::worker::{capabilities, handler};
 use crate::engine::{DEFAULT_WEIGHT, Engine};
 use crate::error::Failure;
 use crate::limits::{Held, Limits, Stop, Usage};
+use crate::timeout::unless;
 
 /// Beyond the body, an answer carries a media type, a failure its texts: they count too.
 const ENVELOPE: usize = 64 << 10;
 
-pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -> Outcome {
+pub async fn invoke(sandbox: &Sandbox, invocation: Invocation<'_>, limits: Limits) -> Outcome {
     let (began, deadline) = (Instant::now(), invocation.deadline);
     let left = deadline.saturating_duration_since(began);
     let Invocation {
@@ -51,14 +53,14 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         deadline_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
         context,
     };
-    let pace = Arc::new(Pace::new(&sandbox.engine, sandbox.share.clone(), began));
-    let worker = sandbox.worker.clone();
+    let pace = Arc::new(Pace::new(&sandbox.engine, sandbox.share.handle(), began));
+    let worker = sandbox.worker.handle();
     let events = Outlet::new(events, &sandbox.bandwidth);
-    let budget = sandbox.engine.budget();
-    let mut guest = Guest::new(pace.clone(), (worker, id), limits, budget, deadline, events);
+    let meter = sandbox.engine.meter(limits.memory);
+    let mut guest = Guest::new(pace.clone(), (worker, id), limits, meter, deadline, events);
     guest.peers = peers.map(Peers::new);
     let shelf = sandbox.shelf.clone();
-    guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability));
+    guest.keyvalue = shelf.map(|shelf| Shelved::new(shelf, capability.clone()));
     guest.source = sandbox.files.clone();
     let work = |seat| {
         Box::new(Work::new(
@@ -69,13 +71,18 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation, limits: Limits) -
         ))
     };
     guest.gpu = sandbox.gpu.clone().map(work);
-    let mut store = store(&sandbox.engine, guest);
-    let linked = sandbox.linked();
+    if sandbox.heat.mine().count(sandbox.made, began) {
+        // It goes on by itself.
+        drop(sandbox.spread());
+    }
+    // Dropped after the instance, which is in it.
+    let (ready, _room) = sandbox.linked().here();
+    let mut store = store(ready.pre.engine(), guest);
     let mut start = Duration::ZERO;
     let ended = braked(&pace, deadline, async {
-        let instance = linked.pre.instantiate_async(&mut store).await?;
+        let instance = ready.pre.instantiate_async(&mut store).await?;
         start = began.elapsed();
-        let handler = linked.handler.load(&mut store, &instance)?;
+        let handler = ready.handler.load(&mut store, &instance)?;
         handler.call_handle(&mut store, &request).await
     })
     .await;
@@ -159,16 +166,16 @@ pub async fn declare(
     let began = Instant::now();
     let deadline = began + limits.wall;
     let share = engine.gate().share(DEFAULT_WEIGHT);
-    let pace = Arc::new(Pace::new(engine, share, began));
+    let pace = Arc::new(Pace::new(engine, share.handle(), began));
     let guest = Guest::new(
         pace.clone(),
-        (worker, "declare".to_owned()),
+        (worker.into(), "declare".to_owned()),
         limits,
-        engine.budget(),
+        engine.meter(limits.memory),
         deadline,
         Outlet::Nowhere,
     );
-    let mut store = store(engine, guest);
+    let mut store = store(engine.wasm(), guest);
     let ended = braked(&pace, deadline, async {
         let instance = pre.instantiate_async(&mut store).await?;
         indices
@@ -181,11 +188,11 @@ pub async fn declare(
 }
 
 /// A fresh Store with every brake on.
-fn store(engine: &Engine, guest: Guest) -> Store<Guest> {
+fn store(engine: &wasmtime::Engine, guest: Guest) -> Store<Guest> {
     // A body for a peer may be as large as one that a caller sends.
     let peers = guest.peers.as_ref().map_or(0, |_| guest.limits.input);
     let most = guest.limits.output.max(peers);
-    let mut store = Store::new(engine.wasm(), guest);
+    let mut store = Store::new(engine, guest);
     store.limiter(|guest| &mut guest.meter);
     // What the guest hands the host in one call is copied into the host's memory: capped here,
     // before the copy.
@@ -206,10 +213,8 @@ async fn braked<T>(
         pace,
         future: pin!(guest),
     };
-    match tokio::time::timeout_at(deadline.into(), paced).await {
-        Ok(ended) => ended,
-        Err(_elapsed) => Err(Stop::Deadline.into()),
-    }
+    let ended = unless(|| sleep_until(deadline.into()), paced).await;
+    ended.unwrap_or_else(|| Err(Stop::Deadline.into()))
 }
 
 impl From<types::Payload> for Payload {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
+
+use crate::striped::Striped;
 
 /// Tenants that have accounts of their own, and capabilities of each; what comes on top shares one.
 pub(super) const TENANTS: usize = 1000;
@@ -15,9 +17,19 @@ const OTHERS: &str = "others";
 /// Tokens are counted in millionths.
 const MICRO: f64 = 1e6;
 
+/// Calls after which an account is one that many threads charge.
+const OFTEN: u64 = 1000;
+
 /// What one tenant spent on one capability.
 #[derive(Debug, Default)]
 pub(super) struct Account {
+    first: Counts,
+    /// Where it goes on once it is charged often: few are, and each of these is as large as ten others.
+    further: OnceLock<Striped<Counts>>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
     calls: AtomicU64,
     micro_tokens: AtomicU64,
 }
@@ -42,24 +54,44 @@ pub(super) type Accounts = BTreeMap<String, BTreeMap<String, Spent>>;
 
 impl Account {
     pub fn charge(&self, tokens: f64) {
-        self.calls.fetch_add(1, Relaxed);
-        self.micro_tokens.fetch_add(micros(tokens), Relaxed);
+        if let Some(further) = self.further.get() {
+            further.mine().add(tokens);
+        } else if self.first.add(tokens) > OFTEN {
+            self.further.get_or_init(Striped::default);
+        }
     }
 
     pub fn spent(&self) -> Spent {
         Spent {
-            calls: self.calls.load(Relaxed),
-            tokens: tokens(self.micro_tokens.load(Relaxed)),
+            calls: self.sum(|counts| &counts.calls),
+            tokens: tokens(self.sum(|counts| &counts.micro_tokens)),
         }
+    }
+
+    fn sum(&self, count: fn(&Counts) -> &AtomicU64) -> u64 {
+        let further = self.further.get().map_or(0, |further| further.sum(count));
+        count(&self.first).load(Relaxed) + further
+    }
+}
+
+impl Counts {
+    /// Adds a call, and says how many there were before.
+    fn add(&self, tokens: f64) -> u64 {
+        self.micro_tokens.fetch_add(micros(tokens), Relaxed);
+        self.calls.fetch_add(1, Relaxed)
     }
 }
 
 impl Ledger {
     pub fn of(accounts: Accounts) -> Self {
         let account = |spent: Spent| {
-            Arc::new(Account {
+            let first = Counts {
                 calls: spent.calls.into(),
                 micro_tokens: micros(spent.tokens).into(),
+            };
+            Arc::new(Account {
+                first,
+                further: OnceLock::new(),
             })
         };
         let tenants = accounts.into_iter().map(|(tenant, accounts)| {

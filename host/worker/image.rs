@@ -66,11 +66,11 @@ impl Worker {
         };
         match &state {
             Snapshotted::Refused(reason) => {
-                tracing::info!(worker = %self.id, "no init snapshot: {reason}");
+                tracing::info!(worker = %self.id(), "no init snapshot: {reason}");
             }
             _ => {
                 let took = began.elapsed().as_secs_f64();
-                tracing::info!(worker = %self.id, "init snapshot taken in {took:.1} s: calls start from it");
+                tracing::info!(worker = %self.id(), "init snapshot taken in {took:.1} s: calls start from it");
             }
         }
         *self
@@ -103,7 +103,7 @@ impl Worker {
 
     /// A snapshot that says of itself what the component said can be instantiated, and has kept its wits.
     async fn says_the_same(&self, engine: &Engine, image: &Component) -> Result<(), String> {
-        match sandbox::declare(engine, self.id.clone(), image, DECLARE).await {
+        match sandbox::declare(engine, self.id().clone(), image, DECLARE).await {
             Ok(declared) if self.said == Some(said(&declared)) => Ok(()),
             Ok(_) => Err("`declare` says something else when it is called twice".to_owned()),
             Err(failure) => Err(format!(

@@ -20,6 +20,7 @@ use crate::limits::{Handed, Limits};
 use crate::policy::{self, Buckets, Grants, Import, Interface, OperatorGrants};
 use crate::rules::Verdicts;
 use crate::sandbox::{self, Rates, Sandbox, Shelf};
+use crate::striped::Shared;
 
 /// Limits of `declare`: it only builds a description. More wall time than CPU time, since a host that
 /// starts may be busy compiling.
@@ -153,6 +154,7 @@ impl Loading<'_> {
             .await
             .map_err(|reason| refused(vec![reason]))?;
         let id: Arc<str> = claimed.as_deref().unwrap_or(&stem).into();
+        let id = Shared::from(id);
         let mut component = component;
         if snapshotted == Snapshotted::Used
             && let Err(reason) = image::fits(&component, capabilities.iter().map(limits))

@@ -36,6 +36,7 @@ mod remote;
 mod route;
 mod search;
 mod snapshot;
+mod spread;
 mod state;
 mod storage;
 mod stream;

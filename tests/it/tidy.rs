@@ -11,7 +11,7 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// Files that may say `unsafe`, and why.
 const UNSAFE: [&str; 3] = [
     // `Component::deserialize`, of code from our own compiler or with our MAC.
-    "host/engine/cache.rs",
+    "host/engine/code.rs",
     // The driver is asked how much memory its GPU has, which wgpu does not tell.
     "host/gpu/memory.rs",
     // A global allocator.
@@ -122,7 +122,7 @@ fn each_rule_finds_what_it_forbids() {
     assert_eq!(
         found(
             unsafe_code,
-            "host/engine/cache.rs",
+            "host/engine/code.rs",
             "fn f() { unsafe { g() } }"
         ),
         0
