@@ -14,7 +14,7 @@ use crate::policy::Grants;
 use crate::striped::Striped;
 
 /// So many calls on one thread within [`WHILE`] are often.
-const OFTEN: u32 = 4096;
+const OFTEN: u32 = 1024;
 const WHILE: Duration = Duration::from_secs(1);
 
 /// A component, linked, and where its handler is.
