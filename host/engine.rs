@@ -1,6 +1,7 @@
 //! The wasmtime engine, its clock, and compiled code.
 //!
-//! One `Engine` serves every worker: a slot of 4 GiB of address space fits any 32-bit component.
+//! One `Engine` serves every worker, and one for each thread those that are called often: a slot of 4 GiB of address
+//! space fits any 32-bit component.
 //! What runs, for whom and with which powers must not enter this room.
 
 mod bare;
