@@ -31,6 +31,7 @@ use tracing_subscriber::{EnvFilter, Layer};
 use crate::config::{self, Config, LogFormat};
 use crate::engine::{self, Engine};
 use crate::machine::Machine;
+use crate::outbox;
 use crate::rules::Rules;
 use crate::state::State;
 use crate::telemetry;
@@ -194,7 +195,10 @@ fn runtime() -> Result<tokio::runtime::Runtime, Ended> {
         // the lock that this holds while it loads a GPU's driver, and so the first calls would wait for that.
         .on_thread_start(|| {
             uuid::Uuid::now_v7();
+            outbox::keep();
         })
+        .on_thread_park(outbox::send)
+        .on_thread_stop(outbox::send)
         .enable_all()
         .build()
         .map_err(|error| Ended::Usage(format!("cannot start threads: {error}")))

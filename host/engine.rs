@@ -11,6 +11,7 @@ mod compile;
 mod gate;
 mod image;
 mod replicas;
+mod reserve;
 mod ticker;
 
 use std::path::{Path, PathBuf};

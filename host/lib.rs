@@ -13,6 +13,8 @@ pub mod striped;
 
 pub mod timeout;
 
+pub mod outbox;
+
 pub mod limits;
 
 pub mod config;

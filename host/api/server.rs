@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -25,6 +25,7 @@ use super::routes::{App, app};
 use crate::auth::{Auth, Peer};
 use crate::error::Code;
 use crate::limits::{Callers, Who};
+use crate::outbox::{self, Out};
 use crate::router::Router;
 
 /// Connections that are open at once. Each holds a file descriptor and some buffers; what comes on top
@@ -178,25 +179,32 @@ impl Connection {
     async fn serve(self, stream: TcpStream) {
         // A response is written whole: waiting to fill a packet would only delay it.
         let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
+        let connection = outbox::Connection::new(stream);
+        let out = connection.out();
+        let mut stream = TimeoutStream::new(connection);
         // A reader who takes nothing for this long holds a response, and perhaps an invocation.
         stream.set_write_timeout(Some(self.body_timeout));
         let stream = Box::pin(stream);
         let Some(acceptor) = self.auth.as_ref().and_then(|auth| auth.acceptor()) else {
-            return self.speak(stream, None).await;
+            return self.speak(stream, &out, None).await;
         };
         match tokio::time::timeout(self.header_timeout, acceptor.accept(stream)).await {
             Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates();
                 let peer = shown.map(|chain| Arc::new(Peer::new(chain)));
-                self.speak(stream, peer).await;
+                self.speak(stream, &out, peer).await;
             }
             Ok(Err(error)) => note_refused(&error),
             Err(_) => tracing::debug!("a TLS handshake took too long"),
         }
     }
 
-    async fn speak(mut self, stream: impl AsyncRead + AsyncWrite + Unpin, peer: Option<Arc<Peer>>) {
+    async fn speak(
+        mut self,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
+        out: &Out,
+        peer: Option<Arc<Peer>>,
+    ) {
         let begun = AtomicUsize::new(0);
         let service = service_fn(async |request: Request<Incoming>| {
             let mut request = request.map(Body::new);
@@ -204,7 +212,9 @@ impl Connection {
             if let Some(peer) = &peer {
                 request.extensions_mut().insert(peer.clone());
             }
-            Ok::<_, Infallible>(self.app.answer(self.address, request).await)
+            let response = self.app.answer(self.address, request).await;
+            out.whole(response.body().size_hint().exact().is_some());
+            Ok::<_, Infallible>(response)
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);

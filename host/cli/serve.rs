@@ -20,6 +20,7 @@ use crate::idempotency::Keys;
 use crate::registry::{Registry, Watch};
 use crate::remote::Remotes;
 use crate::router::Router;
+use crate::striped::cores;
 use crate::telemetry::Telemetry;
 
 /// Serve a directory of components over HTTP.
@@ -148,6 +149,10 @@ async fn serve(config: Config, dir: &Path) -> Result<(), Ended> {
         auth,
         ..api::Settings::from(config.as_ref())
     };
+    if cores() == 1 {
+        let ticker = engine.ticker();
+        tokio::spawn(async move { ticker.keep_reserve().await });
+    }
     let following = tokio::spawn(follow(router.clone(), watch, hangup));
     let served = tending(
         &router,

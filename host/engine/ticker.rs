@@ -4,13 +4,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{
-    AtomicBool, AtomicUsize,
+    AtomicBool, AtomicU64,
     Ordering::{Relaxed, SeqCst},
 };
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::Replicas;
+use super::reserve::Reserve;
 use crate::striped::Striped;
 
 /// The time between two epochs while a guest computes: how long it goes on before the host looks at it.
@@ -27,14 +28,24 @@ const LONG: Duration = Duration::from_micros(500);
 /// host would otherwise pay at each of its short calls.
 const LINGER: u32 = 25;
 
+/// So many ticks after one that met a guest that computes for long, a thread is held in [`Reserve`] again.
+const CALM: u32 = 25;
+
+/// One poll in [`Shared::running`], and the guests there.
+const POLL: u64 = 1 << 32;
+const POLLED: u64 = POLL - 1;
+
 #[derive(Debug, Default)]
 struct Shared {
-    /// Guests that are polled.
-    running: Striped<AtomicUsize>,
+    /// Guests that are polled, in the lower half; how often one was, in the upper.
+    running: Striped<AtomicU64>,
     /// A guest that has computed for long was seen at the last tick.
     dense: AtomicBool,
+    /// So did one that had met a tick before.
+    long: AtomicBool,
     parked: AtomicBool,
     stop: AtomicBool,
+    reserve: Reserve,
 }
 
 /// Owns the thread; dropping it ends the thread.
@@ -44,11 +55,22 @@ pub struct Ticker {
 }
 
 /// Keeps the ticker awake while it lives.
-pub struct Running<'a>(&'a AtomicUsize);
+pub struct Running<'a>(&'a AtomicU64);
 
 impl Shared {
     fn is_running(&self) -> bool {
-        self.running.iter().any(|running| running.load(SeqCst) > 0)
+        self.running
+            .iter()
+            .any(|running| running.load(SeqCst) & POLLED > 0)
+    }
+
+    /// How often a guest was polled.
+    fn polls(&self) -> u64 {
+        let polls = self
+            .running
+            .iter()
+            .map(|running| running.load(Relaxed) / POLL);
+        polls.fold(0, u64::wrapping_add)
     }
 }
 
@@ -69,7 +91,7 @@ impl Ticker {
 
     pub fn running(&self) -> Running<'_> {
         let running = self.shared.running.mine();
-        running.fetch_add(1, SeqCst);
+        running.fetch_add(POLL | 1, SeqCst);
         // Sequentially consistent with `tick`: either it sees the count, or this sees it parked.
         if self.shared.parked.load(SeqCst) {
             self.thread.unpark();
@@ -77,10 +99,19 @@ impl Ticker {
         Running(running)
     }
 
-    /// Says at a tick what CPU time a guest has used.
-    pub fn seen(&self, used: Duration) {
+    /// Holds a thread of this runtime back while no guest computes for long, for hosts on a single core. Never ends.
+    pub async fn keep_reserve(&self) {
+        let polls = || self.shared.running.mine().load(Relaxed) / POLL;
+        self.shared.reserve.keep(polls).await;
+    }
+
+    /// Says at a tick what CPU time a guest has used. What it has used at its first tick holds what its thread waited for the core.
+    pub fn seen(&self, used: Duration, first: bool) {
         if used >= LONG {
             self.shared.dense.store(true, Relaxed);
+            if !first {
+                self.shared.long.store(true, Relaxed);
+            }
         }
     }
 }
@@ -99,19 +130,27 @@ impl Drop for Ticker {
 }
 
 fn tick(engine: &wasmtime::Engine, replicas: &Replicas, shared: &Shared) {
-    let mut idle = 0;
+    let (mut idle, mut calm, mut polls) = (0, CALM, 0);
     while !shared.stop.load(SeqCst) {
         let dense = shared.dense.swap(false, Relaxed);
         thread::sleep(if dense { TICK } else { SPARSE });
         // Also while nobody computes: a guest that waits at each tick must not escape them all.
         engine.increment_epoch();
         replicas.increment_epoch();
-        if shared.is_running() {
+        let running = shared.is_running();
+        // Whoever is polled was so at the last tick.
+        let same = running && shared.polls() == polls;
+        let long = shared.long.swap(false, Relaxed) || same;
+        polls = shared.polls();
+        calm = if long { 0 } else { calm.saturating_add(1) };
+        shared.reserve.hold(calm >= CALM);
+        if running {
             idle = 0;
             continue;
         }
         idle += 1;
         if idle >= LINGER {
+            shared.reserve.hold(false);
             shared.parked.store(true, SeqCst);
             while !shared.is_running() && !shared.stop.load(SeqCst) {
                 thread::park();
@@ -120,4 +159,5 @@ fn tick(engine: &wasmtime::Engine, replicas: &Replicas, shared: &Shared) {
             idle = 0;
         }
     }
+    shared.reserve.hold(false);
 }

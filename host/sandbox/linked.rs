@@ -16,6 +16,8 @@ use crate::striped::Striped;
 /// So many calls on one thread within [`WHILE`] are often.
 const OFTEN: u32 = 1024;
 const WHILE: Duration = Duration::from_secs(1);
+/// Calls of which a thread does [`OFTEN`] in this time are brief: 0.1 ms each, and whatever else it does.
+const BRIEF: Duration = Duration::from_millis(100);
 
 /// A component, linked, and where its handler is.
 pub(super) struct Linked {
@@ -42,6 +44,7 @@ pub(super) struct Heat {
     calls: AtomicU32,
     /// When the last [`OFTEN`] calls were full, in nanoseconds.
     full: AtomicU64,
+    brief: AtomicBool,
 }
 
 impl Ready {
@@ -112,6 +115,13 @@ impl Heat {
         let now = now.saturating_duration_since(since);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let took = now.saturating_sub(self.full.swap(now, Relaxed));
-        Duration::from_nanos(took) < WHILE
+        let took = Duration::from_nanos(took);
+        self.brief.store(took < BRIEF, Relaxed);
+        took < WHILE
+    }
+
+    /// Whether this thread does many calls in little time.
+    pub fn brief(&self) -> bool {
+        self.brief.load(Relaxed)
     }
 }

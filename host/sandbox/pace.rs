@@ -13,6 +13,7 @@ use wasmtime::UpdateDeadline;
 
 use crate::engine::{Engine, Share, Tick, Ticker, Turn};
 use crate::limits::CpuClock;
+use crate::outbox;
 use crate::striped::Handle;
 
 /// The CPU clock and the turn at the gate of one invocation.
@@ -24,6 +25,8 @@ pub(crate) struct Pace {
     yielding: AtomicBool,
     /// The poll under way has seen a tick.
     ticked: AtomicBool,
+    /// So has this invocation.
+    ever: AtomicBool,
 }
 
 impl Pace {
@@ -35,6 +38,7 @@ impl Pace {
             turn: Mutex::new(Turn::new(share)),
             yielding: AtomicBool::new(false),
             ticked: AtomicBool::new(false),
+            ever: AtomicBool::new(false),
         }
     }
 
@@ -52,8 +56,9 @@ impl Pace {
     pub fn next(&self, used: Duration) -> UpdateDeadline {
         if !self.ticked.swap(true, Relaxed) {
             wake_another_thread();
+            outbox::send();
         }
-        self.ticker.seen(used);
+        self.ticker.seen(used, !self.ever.swap(true, Relaxed));
         let mut turn = self.turn();
         let tick = turn.tick(used);
         self.yielding.store(tick == Tick::Yield, Relaxed);
@@ -82,6 +87,8 @@ fn wake_another_thread() {
 /// A guest's future at its pace.
 pub(super) struct Paced<'a, F> {
     pub pace: &'a Pace,
+    /// It will not be long until it first waits or ends, as far as one knows.
+    pub brief: bool,
     pub future: Pin<&'a mut F>,
 }
 
@@ -89,6 +96,9 @@ impl<F: Future> Future for Paced<'_, F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        if !std::mem::take(&mut self.brief) {
+            outbox::send();
+        }
         // Epochs matter while the guest computes: one that waits keeps no thread awake.
         let _running = self.pace.ticker.running();
         self.pace.ticked.store(false, Relaxed);

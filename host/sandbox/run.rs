@@ -71,7 +71,8 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation<'_>, limits: Limit
         ))
     };
     guest.gpu = sandbox.gpu.clone().map(work);
-    if sandbox.heat.mine().count(sandbox.made, began) {
+    let heat = sandbox.heat.mine();
+    if heat.count(sandbox.made, began) {
         // It goes on by itself.
         drop(sandbox.spread());
     }
@@ -79,7 +80,7 @@ pub async fn invoke(sandbox: &Sandbox, invocation: Invocation<'_>, limits: Limit
     let (ready, _room) = sandbox.linked().here();
     let mut store = store(ready.pre.engine(), guest);
     let mut start = Duration::ZERO;
-    let ended = braked(&pace, deadline, async {
+    let ended = braked(&pace, heat.brief(), deadline, async {
         let instance = ready.pre.instantiate_async(&mut store).await?;
         start = began.elapsed();
         let handler = ready.handler.load(&mut store, &instance)?;
@@ -176,7 +177,7 @@ pub async fn declare(
         Outlet::Nowhere,
     );
     let mut store = store(engine.wasm(), guest);
-    let ended = braked(&pace, deadline, async {
+    let ended = braked(&pace, false, deadline, async {
         let instance = pre.instantiate_async(&mut store).await?;
         indices
             .load(&mut store, &instance)?
@@ -206,11 +207,13 @@ fn store(engine: &wasmtime::Engine, guest: Guest) -> Store<Guest> {
 /// host function, where no epoch reaches it) and the CPU clock.
 async fn braked<T>(
     pace: &Pace,
+    brief: bool,
     deadline: Instant,
     guest: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     let paced = Paced {
         pace,
+        brief,
         future: pin!(guest),
     };
     let ended = unless(|| sleep_until(deadline.into()), paced).await;

@@ -43,4 +43,5 @@ mod stream;
 mod support;
 mod telemetry;
 mod tidy;
+mod turns;
 mod zettel;
