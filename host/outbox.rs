@@ -20,7 +20,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 /// So many responses wait at most.
 const MOST: usize = 16;
 /// Another response finds the first one of those that wait younger than this, or all leave.
-const LONGEST: Duration = Duration::from_micros(100);
+const LONGEST: Duration = Duration::from_micros(200);
 /// What a connection holds back, in bytes. What is larger is written at once.
 const SMALL: usize = 16 << 10;
 
